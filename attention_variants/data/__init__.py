@@ -1,0 +1,30 @@
+"""Text in, batches of numpy arrays out: numpy, grain, tokenizers and pooch; never jax.
+
+A source of sentence pairs is a file with
+
+- `Config`: a frozen dataclass of its settings;
+- `METRIC`: the name of the metric that a run on it is judged by;
+- `splits(config)`: the names of its splits, "train" and "validation" among them;
+- `read(config, split) -> Pairs`.
+
+To add one, write the file; it is selected by its name.
+"""
+
+from typing import NamedTuple
+
+from attention_variants import modules
+
+CONTRACT = ("Config", "METRIC", "splits", "read")
+
+
+class Pairs(NamedTuple):
+    """Line-aligned sentences; `alignments`, where known, hold per pair ((start, end) in source, (start, end) in target) of characters."""
+
+    source: list[str]
+    target: list[str]
+    alignments: list[list[tuple[tuple[int, int], tuple[int, int]]]] | None = None
+
+
+def load(name: str):
+    """The module of the source `name`; InputError (with the nearest name) where there is none."""
+    return modules.load(__name__, name, CONTRACT)

@@ -1,0 +1,78 @@
+"""Dates as people write them → ISO 8601, made from a seed, with the true word alignments.
+
+"Tuesday, 3rd of March 1998" → "1998-03-03". Nothing is downloaded. The days of the three splits are disjoint, so a model is
+judged on dates it has never seen. Years run from 1930 to 2029: a two-digit year has one meaning. In numbers alone, dots mean
+day.month.year and slashes month/day/year.
+"""
+
+import dataclasses
+import datetime
+import random
+
+from attention_variants.data import Pairs
+from attention_variants.errors import InputError
+
+METRIC = "exact_match"
+FIRST, DAYS = datetime.date(1930, 1, 1), 36_525
+SHARES = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
+# d, m, y stand for the day, month and year in the forms below; w for the weekday, which says nothing new.
+FORMS = (
+    "{d} {B} {y}", "{d} {b} {y}", "{D} {B} {y}", "{D} of {B} {y}", "the {D} of {B}, {y}", "{w}, {d} {B} {y}", "{w}, {D} of {B} {y}",
+    "{B} {d}, {y}", "{b} {d}, {y}", "{B} {D}, {y}", "{b}. {d} {y}", "{w}, {B} {d}, {y}", "{W} {b} {d} {y}", "{W}, {d} {b} {y}",
+    "{y} {B} {d}", "{y}, {b} {d}", "{B} the {D}, {y}", "{d}-{b}-{y}", "{d} {b} '{Y}", "{b} {d} '{Y}", "{w} {d}.{m}.{y}",
+    "{d}.{m}.{y}", "{0d}.{0m}.{y}", "{m}/{d}/{y}", "{0m}/{0d}/{y}", "{m}/{d}/{Y}", "{d}.{m}.{Y}", "{y}{0m}{0d}", "{y}/{0m}/{0d}",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How many pairs are made, and from which seed."""
+
+    train: int = 20_000
+    validation: int = 500
+    test: int = 1_000
+    seed: int = 0
+
+    def __post_init__(self):
+        for split in SHARES:
+            if getattr(self, split) < 1:
+                raise InputError(f"data.{split} is {getattr(self, split)}; expected at least 1 pair")
+
+
+def splits(config: Config) -> tuple[str, ...]:
+    del config
+    return tuple(SHARES)
+
+
+def read(config: Config, split: str) -> Pairs:
+    """The pairs of a split, with alignments of the day, the month and the year."""
+    days = list(range(DAYS))
+    random.Random(config.seed).shuffle(days)
+    low, high = (round(share * DAYS) for share in SHARES[split])
+    draw = random.Random(f"{config.seed} {split}")
+    made = [write(FIRST + datetime.timedelta(days[draw.randrange(low, high)]), draw) for _ in range(getattr(config, split))]
+    return Pairs(*(list(column) for column in zip(*made, strict=True)))
+
+
+def write(date: datetime.date, draw: random.Random):
+    """(the date in a random form, ISO 8601, alignments of characters)."""
+    parts = {
+        "d": f"{date.day}", "0d": f"{date.day:02}", "D": f"{date.day}{ordinal(date.day)}",
+        "m": f"{date.month}", "0m": f"{date.month:02}", "b": f"{date:%b}", "B": f"{date:%B}",
+        "y": f"{date.year}", "Y": f"{date.year % 100:02}", "w": f"{date:%A}", "W": f"{date:%a}",
+    }  # fmt: skip
+    iso_places = {"y": (0, 4), "m": (5, 7), "b": (5, 7), "d": (8, 10)}
+    text, alignments = "", []
+    for piece in draw.choice(FORMS).replace("}", "{").split("{"):
+        written = parts.get(piece, piece)
+        place = iso_places.get(piece[-1:].lower()) if piece in parts else None
+        if place:
+            alignments.append(((len(text), len(text) + len(written)), place))
+        text += written
+    case = draw.choice((str, str, str.lower, str.upper))
+    return case(text), date.isoformat(), alignments
+
+
+def ordinal(day: int) -> str:
+    """The ending of a day's number: st, nd, rd or th."""
+    return "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")

@@ -1,0 +1,68 @@
+"""Subwords by byte-pair encoding (Sennrich et al. 2016), one vocabulary for both languages; trained on the training split.
+
+Text comes back as it went in, but for runs of white space and characters that training never saw.
+"""
+
+import pathlib
+from collections.abc import Iterable
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from attention_variants.data.tokens import END, SPECIAL
+from attention_variants.errors import InputError
+
+
+class Subwords:
+    """A trained tokenizer."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer):
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def train(cls, sentences: Iterable[str], size: int) -> "Subwords":
+        """A vocabulary of `size` subwords from `sentences`; 0 is one token per character. Raises InputError for a negative size."""
+        if size < 0:
+            raise InputError(f"task.subwords is {size}; expected a size such as 4000, or 0 for characters")
+        tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=SPECIAL[3]))
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+        tokenizer.decoder = decoders.Metaspace()
+        # A size below the alphabet's leaves the alphabet alone: characters.
+        trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
+        tokenizer.train_from_iterator(sentences, trainer)
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Subwords":
+        """The vocabulary saved at `path`. Raises InputError where there is none."""
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except Exception as error:  # tokenizers raises bare Exceptions
+            raise InputError(f"cannot read the vocabulary {path}: {error}") from None
+
+    def save(self, path: pathlib.Path) -> None:
+        self._tokenizer.save(str(path))
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, sentences: list[str]) -> list[list[int]]:
+        """The token ids of each sentence, END last."""
+        return [encoding.ids + [END] for encoding in self._tokenizer.encode_batch(sentences)]
+
+    def decode(self, rows: Iterable[Iterable[int]]) -> list[str]:
+        """The text of each row of ids; what follows END, and special tokens, are left out."""
+        kept = []
+        for row in rows:
+            ids = [int(i) for i in row]
+            kept.append(ids[: ids.index(END)] if END in ids else ids)
+        return self._tokenizer.decode_batch(kept, skip_special_tokens=True)
+
+    def pieces(self, row: Iterable[int]) -> list[str]:
+        """The row's tokens as a person reads them on an axis, up to END."""
+        ids = [int(i) for i in row]
+        ids = ids[: ids.index(END) + 1] if END in ids else ids
+        return [self._tokenizer.id_to_token(i) for i in ids]

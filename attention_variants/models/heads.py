@@ -1,0 +1,179 @@
+"""Multi-head attention around any score: projections, variant, attend, output projection."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+
+from attention_variants import variants
+from attention_variants.ops import attend as attend_lib
+from attention_variants.ops.dropout import Dropout
+from attention_variants.ops.masks import Mask
+from attention_variants.ops.scores import Prepared, Score
+
+
+class Memory(NamedTuple):
+    """What attention reads from: the score, keys prepared by it, and values (B, S, H, V). A pytree, so it can be a cache."""
+
+    score: Score
+    keys: Prepared
+    v_BSHV: jax.Array
+
+    def write(self, new: "Memory", at) -> "Memory":
+        """This memory with the places from `at` on overwritten by `new`; the score stays."""
+
+        def put(old, piece):
+            return jax.lax.dynamic_update_slice_in_dim(old, piece.astype(old.dtype), at, axis=1)
+
+        return Memory(self.score, jax.tree.map(put, self.keys, new.keys), put(self.v_BSHV, new.v_BSHV))
+
+
+class Noise(NamedTuple):
+    """What makes a forward pass stochastic: dropout rates (traced scalars) and the ids (B,) of the examples. None is no noise."""
+
+    dropout: jax.Array | float
+    attention_dropout: jax.Array | float
+    row_B: jax.Array
+
+
+class MultiHeadAttention(nn.Module):
+    """Takes the place of `flax.linen.MultiHeadDotProductAttention`: same parameters, same output with the standard variant.
+
+    One thing differs: a query that may see no key gets zeros before the output projection, instead of the mean of all values.
+
+    Attributes:
+      num_heads: H; it must divide `qkv_features`.
+      dtype: type of the computation; by default that of inputs and parameters. Softmax is float32 at least.
+      param_dtype: type of the parameters.
+      qkv_features: width of queries, keys and values over all heads; by default the width of the inputs.
+      out_features: width of the output; by default the width of the query inputs.
+      dropout_rate: dropout of the attention weights (when not `deterministic`), from the PRNG collection "dropout".
+      deterministic: no dropout; may be given in the call instead.
+      precision, kernel_init, out_kernel_init, bias_init, out_bias_init, use_bias, normalize_qk: as in flax.linen.
+      variant: the Config of an attention variant, or a name: "standard" by default.
+      route: how attention is computed, see `attention_variants.attend`.
+    """
+
+    num_heads: int
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    qkv_features: int | None = None
+    out_features: int | None = None
+    dropout_rate: float = 0.0
+    deterministic: bool | None = None
+    precision: Any = None
+    kernel_init: Any = initializers.lecun_normal()
+    out_kernel_init: Any = None
+    bias_init: Any = initializers.zeros_init()
+    out_bias_init: Any = None
+    use_bias: bool = True
+    normalize_qk: bool = False
+    variant: Any = "standard"
+    route: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs_q: jax.Array,
+        inputs_k: jax.Array | None = None,
+        inputs_v: jax.Array | None = None,
+        *,
+        mask: Mask | jax.Array | None = None,
+        deterministic: bool | None = None,
+        noise: Noise | None = None,
+        memory: Memory | None = None,
+        remember: bool = False,
+    ):
+        """Attention of `inputs_q` (B, Q, D) over `inputs_k`, `inputs_v` (B, S, D); self-attention by default.
+
+        Args:
+          inputs_q, inputs_k, inputs_v: inputs_v is inputs_k, and inputs_k is inputs_q, where they are not given.
+          mask: a `Mask`, or a bool array broadcastable to (B, H, Q, S) as in flax.linen.
+          deterministic: no dropout; overrides the attribute.
+          noise: dropout with traced rates and example ids; overrides `dropout_rate`.
+          memory: keys and values prepared before; read instead of `inputs_k` and `inputs_v`.
+          remember: only return the `Memory` of `inputs_k` and `inputs_v`.
+
+        Returns:
+          (B, Q, out_features), or a Memory.
+
+        Raises:
+          ValueError: a number of heads that does not divide `qkv_features`, or inputs that are not (B, length, D).
+        """
+        if inputs_q.ndim != 3:
+            raise ValueError(f"inputs_q has shape {inputs_q.shape}; expected (batch, length, features)")
+        inputs_k = inputs_q if inputs_k is None else inputs_k
+        inputs_v = inputs_k if inputs_v is None else inputs_v
+        width = self.qkv_features or inputs_q.shape[-1]
+        if width % self.num_heads:
+            raise ValueError(f"{self.num_heads} heads do not divide the {width} features of queries, keys and values")
+        projection = functools.partial(
+            nn.DenseGeneral,
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            precision=self.precision,
+        )
+        layer = variants.layer(self.variant, name="variant")
+
+        def project(name, inputs):
+            heads = (self.num_heads, width // self.num_heads)
+            x = projection(heads, kernel_init=self.kernel_init, bias_init=self.bias_init, name=name)(inputs)
+            if self.normalize_qk and name != "value":
+                norm = nn.LayerNorm(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=f"{name}_ln")
+                x = norm(x)
+            return x
+
+        if remember:
+            score = layer(None, None, None)
+            return Memory(score, score.prepare_keys(project("key", inputs_k)), project("value", inputs_v))
+        mask = mask if mask is None or isinstance(mask, Mask) else Mask(dense=mask)
+        q_BQHK = project("query", inputs_q)
+        if memory is None:
+            k_BSHK, v_BSHV = project("key", inputs_k), project("value", inputs_v)
+            score = layer(q_BQHK, k_BSHK, mask)
+            memory = Memory(score, score.prepare_keys(k_BSHK), v_BSHV)
+        queries = memory.score.prepare_queries(q_BQHK)
+        out_BQHV, log_normaliser_BHQ = attend_lib.attend_prepared(
+            queries,
+            memory.keys,
+            memory.v_BSHV,
+            score=memory.score,
+            mask=mask,
+            dropout=self._dropout(inputs_q.shape[0], deterministic, noise),
+            route=self.route,
+        )
+        self._trace(queries=queries, memory=memory, mask=mask, log_normaliser_BHQ=log_normaliser_BHQ)
+        return projection(
+            self.out_features or inputs_q.shape[-1],
+            axis=(-2, -1),
+            kernel_init=self.out_kernel_init or self.kernel_init,
+            bias_init=self.out_bias_init or self.bias_init,
+            name="out",
+        )(out_BQHV)
+
+    def _dropout(self, batch: int, deterministic: bool | None, noise: Noise | None) -> Dropout | None:
+        if noise is not None:
+            return Dropout(noise.attention_dropout, self.make_rng("dropout"), noise.row_B)
+        if self.dropout_rate == 0.0:
+            return None
+        if nn.merge_param("deterministic", self.deterministic, deterministic):
+            return None
+        return Dropout(self.dropout_rate, self.make_rng("dropout"), jnp.arange(batch))
+
+    def _trace(self, **values):
+        """Sows what the weights can be recomputed from into the collection "trace", where the caller made it mutable."""
+        if not self.is_initializing():
+            for name, value in values.items():
+                self.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+
+def trace_weights(trace: dict) -> jax.Array:
+    """The attention weights (B, H, Q, S) of one attention layer's entry in the collection "trace"."""
+    memory = trace["memory"]
+    return attend_lib.weights(
+        trace["queries"], memory.keys, trace["log_normaliser_BHQ"], score=memory.score, mask=trace["mask"]
+    )

@@ -1,0 +1,70 @@
+"""Which keys a query may see, as a small pytree that is evaluated per block and never stored as a matrix."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """A query sees a key when everything that is set allows it; `Mask()` allows everything.
+
+    Attributes:
+      causal: keys at positions after the query's are hidden (position i of queries and of keys is the same place).
+      window: only keys less than `window` positions away are seen.
+      q_valid: (B, Q) bool; a query that is padding sees nothing.
+      k_valid: (B, S) bool; a key that is padding is seen by nobody.
+      q_segments, k_segments: (B, Q) and (B, S) integers; a query sees the keys of its own segment (packed sequences).
+      q_at, k_at: (B, Q) or (1, Q), and (B, S) or (1, S), integer positions for `causal` and `window`; by default 0, 1, 2, …
+      dense: bool, broadcastable to (B, H, Q, S): compatibility with flax.linen's masks.
+    """
+
+    causal: bool = dataclasses.field(default=False, metadata={"static": True})
+    window: int | None = dataclasses.field(default=None, metadata={"static": True})
+    q_valid: jax.Array | None = None
+    k_valid: jax.Array | None = None
+    q_segments: jax.Array | None = None
+    k_segments: jax.Array | None = None
+    q_at: jax.Array | None = None
+    k_at: jax.Array | None = None
+    dense: jax.Array | None = None
+
+    def __post_init__(self):
+        if (self.q_segments is None) != (self.k_segments is None):
+            raise ValueError("a mask takes q_segments and k_segments together, found only one of them")
+
+    def visible(self, queries: int, keys: int, q_start=0, k_start=0) -> jax.Array | None:
+        """What a block of `queries` × `keys` from (q_start, k_start) on may see.
+
+        Returns: bool, broadcastable to (B, H, queries, keys); None where everything is visible.
+        """
+
+        def of(x, start, length, axis=1):
+            return x if x.shape[axis] in (1, length) else lax.dynamic_slice_in_dim(x, start, length, axis)
+
+        parts = []
+        if self.causal or self.window is not None:
+            q_at = (jnp.arange(queries) + q_start)[None] if self.q_at is None else of(self.q_at, q_start, queries)
+            k_at = (jnp.arange(keys) + k_start)[None] if self.k_at is None else of(self.k_at, k_start, keys)
+            ahead_BQS = k_at[:, None, :] - q_at[:, :, None]
+            if self.causal:
+                parts.append((ahead_BQS <= 0)[:, None])
+            if self.window is not None:
+                parts.append((abs(ahead_BQS) < self.window)[:, None])
+        if self.q_valid is not None:
+            parts.append(of(self.q_valid, q_start, queries)[:, None, :, None])
+        if self.k_valid is not None:
+            parts.append(of(self.k_valid, k_start, keys)[:, None, None, :])
+        if self.q_segments is not None:
+            q_in, k_in = of(self.q_segments, q_start, queries), of(self.k_segments, k_start, keys)
+            parts.append((q_in[:, :, None] == k_in[:, None, :])[:, None])
+        if self.dense is not None:
+            dense = self.dense.astype(bool).reshape((1,) * (4 - self.dense.ndim) + self.dense.shape)
+            parts.append(of(of(dense, q_start, queries, 2), k_start, keys, 3))
+        visible = None
+        for part in parts:
+            visible = part if visible is None else visible & part
+        return visible

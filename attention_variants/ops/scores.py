@@ -1,0 +1,86 @@
+"""A score is the logarithm of similarity times magnitude; it is the only thing an attention variant has to define.
+
+    weight_ij = similarity(q_i, k_j) · magnitude(k_j) / Σ_l similarity(q_i, k_l) · magnitude(k_l)
+
+A score is a pytree whose leaves are what is learned. What `prepare_queries` and `prepare_keys` return is any pytree of
+arrays whose second axis is the query or key axis: it is computed once per query or key, and the prepared keys are what a
+decoding cache stores.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Prepared = Any  # a pytree of arrays (B, length, ...)
+
+
+def float32(x: jax.Array) -> jax.Array:
+    """`x` in at least float32: softmax, norms, Grams and losses are never computed in less."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def inner(q_BQHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+    """Inner products of queries and keys, accumulated and returned in at least float32: (B, H, Q, S)."""
+    return jnp.einsum(
+        "bqhk,bshk->bhqs", q_BQHK, k_BSHK, preferred_element_type=jnp.promote_types(q_BQHK.dtype, jnp.float32)
+    )
+
+
+class Score:
+    """The contract. A subclass is a pytree and defines `log_similarity`, and whatever else differs from the defaults."""
+
+    def prepare_queries(self, q_BQHK: jax.Array, at_BQ: jax.Array | None = None) -> Prepared:
+        """What is computed once per query; `at_BQ` holds positions, for scores that use them."""
+        del at_BQ
+        return q_BQHK
+
+    def prepare_keys(self, k_BSHK: jax.Array, at_BS: jax.Array | None = None) -> Prepared:
+        """What is computed once per key; the decoding cache stores it."""
+        del at_BS
+        return k_BSHK
+
+    def log_similarity(self, queries: Prepared, keys: Prepared) -> jax.Array:
+        """log similarity(q_i, k_j) of every prepared query and key: (B, H, Q, S), float32."""
+        raise TypeError(f"{type(self).__name__} must define log_similarity")
+
+    def log_magnitude(self, keys: Prepared) -> jax.Array | float:
+        """log magnitude(k_j), broadcast over queries: (B, H, 1, S) or 0, float32."""
+        del keys
+        return 0.0
+
+    def logits(self, queries: Prepared, keys: Prepared) -> jax.Array:
+        """log similarity + log magnitude, up to a term that is constant over the keys: (B, H, Q, S), float32."""
+        return self.log_similarity(queries, keys) + self.log_magnitude(keys)
+
+    def pair(self, queries_EHK: jax.Array, keys_EHK: jax.Array) -> jax.Array:
+        """The logits on the E edges of a graph, (E, H): each edge is a sequence of one query and one key."""
+        queries = self.prepare_queries(queries_EHK[:, None])
+        keys = self.prepare_keys(keys_EHK[:, None])
+        return self.logits(queries, keys)[:, :, 0, 0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DotProduct(Score):
+    """Scaled dot product: logits = q·k / √d (Vaswani et al. 2017, equation 1).
+
+    In the reading of similarity times magnitude: similarity = exp(−‖q−k‖² / 2√d), magnitude = exp(‖k‖² / 2√d);
+    the query's own magnitude is constant over the keys and cancels in the softmax.
+    """
+
+    def log_similarity(self, queries, keys):
+        queries, keys = float32(queries), float32(keys)
+        qq_BHQ1 = jnp.einsum("bqhk,bqhk->bhq", queries, queries)[..., :, None]
+        kk_BH1S = jnp.einsum("bshk,bshk->bhs", keys, keys)[..., None, :]
+        return -(qq_BHQ1 + kk_BH1S - 2 * inner(queries, keys)) / (2 * math.sqrt(keys.shape[-1]))
+
+    def log_magnitude(self, keys):
+        keys = float32(keys)
+        kk_BH1S = jnp.einsum("bshk,bshk->bhs", keys, keys)[..., None, :]
+        return kk_BH1S / (2 * math.sqrt(keys.shape[-1]))
+
+    def logits(self, queries, keys):
+        return inner(queries / math.sqrt(queries.shape[-1]), keys)

@@ -1,0 +1,43 @@
+"""Tasks, one file each: what joins data, model, loss, metrics and figures. `train/` knows this contract and no task by name.
+
+A task file holds
+
+- `Config`: a frozen dataclass of the task's own settings;
+- `Hypers`: a frozen dataclass of the numbers that runs may differ in without another compiled program;
+- `Task(settings, …)` with two constructors, `Task.new(settings)` and `Task.saved(settings, workdir)`, and
+
+    metric: str, mode: "max" or "min"        what the best checkpoint is chosen by, on the validation split
+    splits: tuple of names                   "train" and "validation" among them
+    save(workdir)                            writes what `saved` reads (a vocabulary, say)
+    batches(split, seed, length, ...)        `data.batches.Batches`
+    init(key) -> (params, model_state)
+    loss(params, model_state, batch, key, hypers) -> (sum, weight, metrics, model_state)
+                                             metrics are (sum, weight) pairs by name; key None is deterministic
+    evaluate(params, model_state, split, place) -> dict of numbers
+    predict(params, model_state, lines, place) -> list of lines
+    figures(params, model_state, folder) -> paths
+    width                                    D, for the Transformer paper's learning-rate schedule
+"""
+
+import dataclasses
+
+from attention_variants import modules
+from attention_variants.errors import InputError
+
+CONTRACT = ("Config", "Hypers", "Task")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypers:
+    """What every task has: the learning rate at its peak."""
+
+    learning_rate: float = 1e-3
+
+    def __post_init__(self):
+        if not self.learning_rate >= 0:
+            raise InputError(f"hypers.learning_rate is {self.learning_rate}; expected a number from 0 on")
+
+
+def load(name: str):
+    """The module of the task `name`; InputError (with the nearest name) where there is none."""
+    return modules.load(__name__, name, CONTRACT)

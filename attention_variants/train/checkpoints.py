@@ -1,0 +1,108 @@
+"""Checkpoints by orbax: `<workdir>/checkpoints/<step>/`, written asynchronously and whole or not at all.
+
+The latest ones and the best one are kept. Beside the state stand the pipeline's position and a checksum of every array, so
+that a checkpoint which rotted on disk is noticed and the one before it taken.
+"""
+
+import logging
+import pathlib
+import zlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from attention_variants.errors import InputError
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells its life story at level INFO and WARNING
+
+
+class Restored(NamedTuple):
+    """The state, and what was saved beside it."""
+
+    state: object
+    meta: dict
+
+
+class Checkpoints:
+    """The checkpoints of one workdir. `metric` and `mode` say what the best one is chosen by."""
+
+    def __init__(self, workdir: pathlib.Path, *, metric: str, mode: str, keep: int, read_only: bool = False):
+        latest = managers.LatestN(keep)
+        best = managers.BestN(
+            get_metric_fn=lambda m: m[metric], reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else managers.AnyPreservationPolicy([latest, best]),
+            best_fn=lambda m: m[metric],
+            best_mode=mode,
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+        )
+        self.folder = workdir / "checkpoints"
+        if read_only and not self.folder.is_dir():
+            raise InputError(f"{workdir} has no checkpoints yet")
+        self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options, item_names=("state", "meta"))
+
+    def save(self, step: int, state, meta: dict, metrics: dict | None = None) -> None:
+        """Starts writing; the state is copied before this returns. An error of the write before is raised here."""
+        self._manager.check_for_errors()
+        meta = meta | {"checksums": checksums(state)}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args, metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def steps(self) -> list[int]:
+        """The steps there are checkpoints of, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        return self._manager.best_step()
+
+    def restore(self, step: int, like) -> Restored:
+        """The checkpoint of a step, in the shape of the state `like`. Raises ValueError where a checksum differs."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=args)
+        meta = dict(restored["meta"])
+        if checksums(restored["state"]) != meta.pop("checksums"):
+            raise ValueError("its bytes are not those that were saved")
+        return Restored(restored["state"], meta)
+
+    def restore_newest(self, like, tell, first: int | None = None) -> Restored | None:
+        """`first` if it is given and whole, else the newest checkpoint that is; `tell(sentence)` for each that is not.
+
+        Returns None where there is no checkpoint. Raises InputError where there are some and all are broken.
+        """
+        steps = self.steps()[::-1]
+        steps = ([first] if first is not None else []) + [s for s in steps if s != first]
+        for step in steps:
+            try:
+                return self.restore(step, like)
+            except Exception as error:  # tensorstore, json and orbax each raise their own
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                tell(f"the checkpoint of step {step} is broken ({reason}); trying the one before it")
+        if steps:
+            raise InputError(f"none of the checkpoints in {self.folder} can be read; delete the folder to start again")
+        return None
+
+    def delete_after(self, step: int) -> None:
+        """Removes checkpoints later than `step`: broken ones that a run restored past."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def checksums(state) -> list[int]:
+    """A CRC-32 of every array's bytes."""
+    return [zlib.crc32(np.ascontiguousarray(jax.device_get(x)).view(np.uint8)) for x in jax.tree.leaves(state)]

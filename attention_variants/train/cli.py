@@ -1,0 +1,101 @@
+"""The program around the library: flags to calls, mistakes to one sentence and exit status 2."""
+
+import json
+import logging
+import os
+import pathlib
+import re
+import sys
+
+from absl import flags
+
+from attention_variants.errors import InputError, unknown
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses flags as absl does, except that what is wrong with them is one sentence on standard error and exit status 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise InputError(f"unexpected argument {rest[1]!r}; expected --flag=value")
+        config = flags.FLAGS["config"].value
+        if config is not None:
+            config.is_locked  # a config file that was not found raises here
+        return rest
+    except Exception as error:  # absl, ml_collections and config files each raise their own
+        fail(_sentence(error, argv))
+
+
+def fail(sentence: str):
+    """Prints the sentence and exits with status 2."""
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main(argv: list[str]) -> None:
+    """One of train, evaluate and predict, as the flags say."""
+    del argv
+    try:
+        _main(flags.FLAGS)
+    except InputError as error:
+        fail(str(error))
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main(given) -> None:
+    if not given.workdir:
+        raise InputError("--workdir is missing; expected the folder of the run, --workdir=runs/NAME")
+    if given.mode == "train" and given.config is None:
+        raise InputError("--config is missing; expected a config file, --config=configs/translation.py")
+    if given.mode == "predict":  # before jax is imported, so that a mistake is told at once
+        lines = _lines(given.input)
+
+    import jax
+
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
+    if given.cache:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(given.cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if given.multihost:
+        jax.distributed.initialize()
+
+    from attention_variants.train import loop, runs
+
+    tell = lambda sentence: print(sentence, file=sys.stderr)
+    if given.mode == "train":
+        results = loop.train(given.config, given.workdir).results
+        if results is not None:
+            print(json.dumps({split: results[split] for split in ("validation", "test") if split in results}))
+    elif given.mode == "evaluate":
+        print(json.dumps(runs.Loaded(given.workdir, tell).evaluate(given.split)))
+    else:
+        for answer in runs.Loaded(given.workdir, tell).predict(lines, tell):
+            print(answer)
+
+
+def _lines(path: str) -> list[str]:
+    from attention_variants.data import text_files
+
+    if path == "-":
+        return text_files.refuse_empty(text_files.split_lines(sys.stdin.buffer.read(), "standard input"), "standard input")
+    return text_files.refuse_empty(text_files.read_lines(path), path)
+
+
+def _sentence(error: Exception, argv: list[str]) -> str:
+    """What ml_collections and absl say in many lines, in one."""
+    text = str(error).strip()
+    if "Error whilst parsing config file" in text:  # a traceback as text, its last line is what the config file raised
+        return re.sub(r"^[\w.]+(Error|Exception): ", "", text.splitlines()[-1])
+    if isinstance(error, OSError) and "config file" in text:
+        return f"cannot load the config file {flags.FLAGS['config'].config_filename!r}; expected a file such as configs/translation.py"
+    if isinstance(error, AttributeError | KeyError):
+        for flag in argv:
+            node = flags.FLAGS["config"].value
+            override = re.match(r"--?(?:no)?config\.([\w.]+)", flag)
+            for key in override[1].split(".") if override else ():
+                keys = list(node.keys()) if hasattr(node, "keys") else ["(it has no keys)"]
+                if key not in keys:
+                    return str(unknown(f"key in {override[0]}:", key, keys))
+                node = node[key]
+    return " ".join(text.split())

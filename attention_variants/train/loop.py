@@ -1,0 +1,223 @@
+"""`train(config, workdir)`: from a config to a trained, evaluated, looked-at model; killed at any moment, it goes on where it was.
+
+Resume order: the newest whole checkpoint of the workdir, with the pipeline's position saved in it; else from scratch.
+"""
+
+import collections
+import contextlib
+import math
+import pathlib
+import signal
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+
+from attention_variants import tasks
+from attention_variants.data.batches import stream
+from attention_variants.errors import InputError
+from attention_variants.train import checkpoints as checkpoints_lib
+from attention_variants.train import devices, durations, optimizers, records, runs
+from attention_variants.train import settings as settings_lib
+from attention_variants.train import step as step_lib
+from attention_variants.train import workdir as workdir_lib
+from attention_variants.train.progress import Clock, Progress, parameter_table
+
+PROFILE_FROM = 10
+
+
+class Result(NamedTuple):
+    """The state after the last step, and what `results.json` holds (None where a signal stopped the run before its end)."""
+
+    state: step_lib.State
+    results: dict | None
+
+
+class Plan(NamedTuple):
+    """Every duration of a run in steps; 0 is never."""
+
+    total: int
+    per_epoch: int
+    evaluate: int
+    checkpoint: int
+    log: int
+
+    def due(self, every: int, step: int) -> bool:
+        return every > 0 and (step % every == 0 or step == self.total)
+
+
+def plan(settings: settings_lib.Settings, per_epoch: int) -> Plan:
+    """The durations of the settings. Raises InputError for one that is not a duration, or a run of no steps."""
+    total = durations.as_steps(settings.run.duration, "run.duration", per_epoch=per_epoch)
+    if total == 0:
+        raise InputError(f"run.duration is {settings.run.duration!r}; expected at least one step")
+    steps = {
+        name: durations.as_steps(text, path, per_epoch=per_epoch, total=total)
+        for name, path, text in (
+            ("evaluate", "run.evaluate", settings.run.evaluate),
+            ("checkpoint", "run.checkpoint", settings.run.checkpoint),
+            ("log", "log.every", settings.log.every),
+        )
+    }
+    return Plan(total, per_epoch, **steps)
+
+
+def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) -> Result:
+    """Trains as the config says, in a workdir; the same workdir again resumes.
+
+    Args:
+      config: a config from `configs/`, or any mapping that `settings.parse` takes.
+      workdir: the run's folder.
+      quiet: print nothing.
+
+    Returns:
+      The state after the last step and the results: metrics of the best checkpoint on validation and test split.
+
+    Raises:
+      InputError: a mistake in the config, the data or the workdir; a full disk; a loss that is not finite.
+    """
+    clock = Clock()
+
+    # Whatever can be refused is refused here, before anything is written.
+    settings = settings_lib.parse(config)
+    backend = devices.connect(settings.parallel)
+    multiple = backend.place.multiple * settings.optimizer.accumulate
+    workdir = workdir_lib.check(workdir, settings)
+    task_class = tasks.load(settings.name("task")).Task
+    task = task_class.saved(settings, workdir) if runs.started(workdir) else task_class.new(settings)
+    pipeline = dict(seed=settings.run.seed, multiple=multiple, process=(jax.process_index(), jax.process_count()))
+    batches = task.batches("train", **pipeline)
+    when = plan(settings, batches.per_epoch)
+    shape = optimizers.schedule(settings.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
+
+    main = jax.process_index() == 0
+    if main:
+        workdir_lib.open_for_training(workdir, settings)
+        task.save(workdir)
+    progress = Progress(when.total, quiet=quiet or not main)
+
+    # State: the newest whole checkpoint, else from scratch.
+    hypers = backend.replicate(step_lib.hypers_of(settings))
+    state = backend.replicate(jax.jit(lambda: step_lib.init(task, settings))())
+    checkpoints = checkpoints_lib.Checkpoints(workdir, metric=task.metric, mode=task.mode, keep=settings.run.keep)
+    restored = checkpoints.restore_newest(state, progress.tell)
+    pipeline_state = None
+    if restored is not None:
+        state, pipeline_state = restored.state, restored.meta["pipeline"]
+        clock.before = restored.meta["seconds"]
+    start = int(state.step)
+    checkpoints.delete_after(start)
+    if runs.finished(workdir):
+        progress.tell(f"{workdir} is finished; a new run wants a new --workdir")
+        return Result(state, runs.results(workdir))
+    if restored is not None:
+        progress.tell(f"going on from step {start} of {when.total}")
+    else:
+        progress.console.print(parameter_table(state.params))
+    progress.tell(f"{task.describe()}; {len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch")
+
+    rows = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
+    iterator = stream(task.batches("train", length=when.total, **pipeline))
+    if pipeline_state is not None:
+        iterator.set_state(pipeline_state)
+    compiled, flops, tokens = {}, 0.0, 0
+    pending = collections.deque()
+
+    def report(keep: int) -> None:
+        """Reads metrics of all but the newest `keep` steps, which the device may still be working on."""
+        while len(pending) > keep:
+            at, metrics = pending.popleft()
+            numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
+            if not all(math.isfinite(numbers[k]) for k in ("loss", "grad_norm")):
+                good = checkpoints.steps()
+                left = f"the last good checkpoint is that of step {good[-1]}" if good else "there is no checkpoint yet"
+                raise InputError(f"step {at}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}; training stopped, {left}")
+            rate = (at - start) / max(clock.training, 1e-9)
+            if when.due(when.log, at):
+                speed = {"tokens_per_second": tokens / max(clock.training, 1e-9)}
+                rows.write(at, "train", numbers | speed | {"seconds": clock.total, "epoch": at / when.per_epoch})
+            progress.update(
+                at,
+                loss=numbers["loss"],
+                tokens_per_second=tokens / max(clock.training, 1e-9),
+                flops_per_second=flops / max(clock.training, 1e-9),
+                seconds_left=(when.total - at) / max(rate, 1e-9),
+            )
+
+    def save(at: int, metrics: dict | None = None) -> None:
+        report(0)
+        with clock.part("save"):
+            checkpoints.save(at, state, {"pipeline": iterator.get_state(), "seconds": clock.total}, metrics)
+
+    try:
+        with _signals() as stop:
+            for at in range(start + 1, when.total + 1):
+                with clock.part("input"):
+                    batch = next(iterator)
+                placed = backend.place(batch)
+                shapes = tuple(v.shape for v in batch.values())
+                if shapes not in compiled:
+                    report(0)
+                    with clock.part("compile"):
+                        compiled[shapes] = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers)
+                if settings.log.profile and at == start + PROFILE_FROM:
+                    jax.profiler.start_trace(str(workdir / "profile"))
+                run, cost = compiled[shapes]
+                state, metrics = run(state, placed, hypers)
+                pending.append((at, metrics))
+                flops, tokens = flops + cost, tokens + task.tokens(batch)
+                if at == start + 1:
+                    report(0)
+                    progress.tell(f"first step done {clock.total - clock.before:.1f} s after the start")
+                report(1)
+                if settings.log.profile and at == start + PROFILE_FROM + settings.log.profile:
+                    report(0)
+                    jax.profiler.stop_trace()
+                if when.due(when.evaluate, at):
+                    report(0)
+                    with clock.part("evaluate"):
+                        found = task.evaluate(*_local(state), "validation", backend.place_whole)
+                    rows.write(at, "validation", found | {"seconds": clock.total, "epoch": at / when.per_epoch})
+                    progress.tell(f"step {at}: validation " + runs.in_words(found))
+                    save(at, {k: v for k, v in found.items() if not isinstance(v, str)})
+                elif when.due(when.checkpoint, at) or at == when.total or stop.is_set():
+                    save(at)
+                if stop.is_set() and at < when.total:
+                    checkpoints.wait()
+                    progress.tell(f"stopped by a signal after step {at}; the same command goes on from there")
+                    return Result(state, None)
+        checkpoints.wait()
+        summary = {
+            "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+            "seconds": clock.total,
+            "tokens_per_second": tokens / max(clock.training, 1e-9),
+            "flops_per_second": flops / max(clock.training, 1e-9),
+            "input_wait": clock.parts.get("input", 0.0) / max(clock.training, 1e-9),
+            "compile_seconds": clock.parts.get("compile", 0.0),
+            "padding": batches.padding,
+        }
+        results = runs.conclude(workdir, task, checkpoints, state, backend.place_whole, summary, progress.tell, write=main)
+        return Result(state, results)
+    finally:
+        for part in (progress, rows, checkpoints):
+            part.close()
+
+
+def _local(state: step_lib.State):
+    return devices.local(state.params), devices.local(state.model_state)
+
+
+@contextlib.contextmanager
+def _signals():
+    """An event that SIGTERM and Ctrl-C set, so that the step in hand can be finished and saved."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

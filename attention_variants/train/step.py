@@ -1,0 +1,84 @@
+"""One training step, state in, state out: `step(state, batch, hypers) -> (state, metrics)`."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from attention_variants.train import optimizers
+from attention_variants.train.settings import Settings
+
+INIT, TRAIN = 0, 1  # what a key is for: every key is fold_in of (seed, purpose, step)
+
+
+class State(NamedTuple):
+    """All that a run carries from step to step, and all that a checkpoint holds of it."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    model_state: Any
+
+
+def key_for(seed, purpose: int, step=0):
+    """The PRNG key of a purpose at a step; it depends on nothing else."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
+
+
+def init(task, settings: Settings) -> State:
+    """The state before the first step."""
+    params, model_state = task.init(key_for(settings.run.seed, INIT))
+    optimizer = optimizers.make(settings.optimizer, 0.0, lambda step: step)
+    return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), model_state)
+
+
+def hypers_of(settings: Settings) -> dict:
+    """The hypers as arrays: every number that runs may differ in without another program, the seed among them."""
+    numbers = {k: jnp.float32(v) for k, v in settings.as_dict()["hypers"].items()}
+    return numbers | {"seed": jnp.uint32(settings.run.seed)}
+
+
+def make(task, settings: Settings, shape):
+    """The step of a task; `shape` is the schedule of the learning rate.
+
+    With `accumulate` parts, gradients are summed over parts of the batch before one update. With an `axis`, they are summed over
+    the devices of a pmap. The loss is a sum divided by a weight at the very end, so neither changes the numbers.
+    """
+    parts = settings.optimizer.accumulate
+
+    def gradients(params, model_state, batch, key, hypers):
+        def loss(params):
+            total, weight, metrics, new_state = task.loss(params, model_state, batch, key, hypers)
+            return total, ({"loss": (total, weight)} | metrics, weight, new_state)
+
+        (_, (metrics, weight, new_state)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return (grads, weight, metrics), new_state
+
+    def step(state: State, batch, hypers, axis: str | None = None):
+        key = key_for(hypers["seed"], TRAIN, state.step)
+        if parts == 1:
+            sums, model_state = gradients(state.params, state.model_state, batch, key, hypers)
+        else:
+            # Part p takes rows p, p + parts, …: rows stay on the devices they are on.
+            split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+            def one(carry, part):
+                sums, model_state = gradients(state.params, carry[1], part, key, hypers)
+                return (jax.tree.map(jnp.add, carry[0], sums), model_state), None
+
+            empty = jax.eval_shape(lambda b: gradients(state.params, state.model_state, b, key, hypers)[0], jax.tree.map(lambda x: x[0], split))
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), empty)
+            (sums, model_state), _ = jax.lax.scan(one, (zeros, state.model_state), split)
+        if axis is not None:
+            sums = jax.lax.psum(sums, axis)
+        grads, weight, metrics = sums
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        optimizer = optimizers.make(settings.optimizer, hypers["learning_rate"], shape)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {name: total / count for name, (total, count) in metrics.items()}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": hypers["learning_rate"] * shape(state.step)}
+        return State(state.step + 1, params, opt_state, model_state), metrics
+
+    return step

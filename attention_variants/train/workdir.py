@@ -1,0 +1,93 @@
+"""A run's folder: config.json, command.txt, environment.json, metrics.jsonl, checkpoints/, figures/, results.json, and DONE at the end.
+
+The same folder again resumes; a new one is a new run.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+
+from attention_variants.errors import InputError
+from attention_variants.train import settings as settings_lib
+from attention_variants.train.settings import Settings
+
+FREE = ("log", "parallel")  # sections that may change between a run and its resumption
+
+
+def check(workdir: str | pathlib.Path, settings: Settings) -> pathlib.Path:
+    """The absolute path of a folder that is new, empty, or a run with these settings; nothing is written.
+
+    Raises:
+      InputError: the folder belongs to another config (what differs), or holds other things.
+    """
+    workdir = pathlib.Path(workdir).expanduser().absolute()
+    config = workdir / "config.json"
+    if config.exists():
+        ours, theirs = settings.as_dict(), _read_json(config)
+        for section in FREE:
+            ours.pop(section), theirs.pop(section, None)
+        if changed := settings_lib.differences(ours, theirs):
+            raise InputError(f"{workdir} belongs to another config ({'; '.join(changed)}); expected a new --workdir for a new run")
+    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise InputError(f"{workdir} exists and is not a run of this project; expected a new or empty folder")
+    return workdir
+
+
+def open_for_training(workdir: pathlib.Path, settings: Settings) -> None:
+    """Makes the folder and writes what is known at the start. Raises InputError where it cannot be written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "environment.json", environment())
+        with (workdir / "command.txt").open("a") as file:
+            file.write(shlex.join(sys.argv) + "\n")
+        write_json(workdir / "config.json", settings.as_dict())
+    except OSError as error:
+        raise InputError(f"cannot write the workdir {workdir}: {error.strerror or error}") from None
+
+
+def open_for_reading(workdir: str | pathlib.Path) -> tuple[pathlib.Path, Settings]:
+    """The folder of a finished or running run, and its settings. Raises InputError where it is none."""
+    workdir = pathlib.Path(workdir).expanduser().absolute()
+    if not (workdir / "config.json").exists():
+        raise InputError(f"{workdir} is not a workdir: it has no config.json; expected the --workdir of a training run")
+    return workdir, settings_lib.parse(_read_json(workdir / "config.json"))
+
+
+def write_json(path: pathlib.Path, content) -> None:
+    """Writes the file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def _read_json(path: pathlib.Path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def environment() -> dict:
+    """Versions, device and git commit."""
+    import jax
+
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "sacrebleu")
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        commit = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        commit = ""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "devices": [str(d.device_kind) for d in jax.devices()],
+        "backend": jax.default_backend(),
+        "commit": commit or None,
+    }

@@ -1,0 +1,47 @@
+"""Translation with the Transformer ("Attention is all you need", Vaswani et al. 2017) and any attention variant.
+
+    python main.py --config=configs/translation.py --workdir=runs/dates
+    python main.py --config=configs/translation.py:data=multi30k --workdir=runs/multi30k
+    python main.py --config=configs/translation.py:data=multi30k,source=en,target=fr --workdir=runs/en-fr
+    python main.py --config=configs/translation.py:data=parallel_text,size=base --workdir=runs/mine \
+        --config.data.train_source=train.de --config.data.train_target=train.en \
+        --config.data.validation_source=valid.de --config.data.validation_target=valid.en
+
+Pieces of the config string (after the colon): data=dates|multi30k|parallel_text, variant=NAME, size=tiny|small|base|big,
+source= and target= (multi30k: de, en, fr), and tiny, which shrinks everything for a look in seconds. Every other setting is a
+flag: --config.hypers.dropout=0.2, --config.model.norm=pre, --config.run.duration="30 epochs".
+"""
+
+from attention_variants.models import transformer
+from configs import common
+
+
+def get_config(arg: str | None = None):
+    arg = common.split_arg(arg, data="dates", variant="standard", size="", source="de", target="en", tiny=False)
+    config = common.defaults(task="translation", data=arg.data, model="transformer", variant=arg.variant)
+    config.optimizer.warmup = "10 percent"
+    config.hypers.learning_rate = 2e-3
+
+    if arg.data == "dates":
+        config.model.update(transformer.size(arg.size or "tiny"))
+        config.task.subwords = 0  # characters: the heatmaps show which digit looks where
+        config.run.duration = "10 epochs"
+        config.hypers.attention_dropout = 0.0
+    elif arg.data == "multi30k":
+        config.model.update(transformer.size(arg.size or "small"))
+        config.data.update(source=arg.source, target=arg.target)
+        config.task.update(subwords=4000, batch_tokens=2560)
+        config.run.duration = "8 epochs"
+        config.hypers.dropout = 0.2
+        config.hypers.attention_dropout = 0.0
+    else:
+        config.model.update(transformer.size(arg.size or "base"))
+        config.hypers.learning_rate = 7e-4
+
+    if arg.tiny:
+        config.model.update(layers=1, width=16, heads=2, feed_forward=32)
+        config.task.batch_tokens = 512
+        config.run.duration = "40 steps"
+        if arg.data == "dates":
+            config.data.update(train=400, validation=20, test=20)
+    return config
