@@ -19,21 +19,20 @@ from configs import common
 def get_config(arg: str | None = None):
     arg = common.split_arg(arg, data="dates", variant="standard", size="", source="de", target="en", tiny=False)
     config = common.defaults(task="translation", data=arg.data, model="transformer", variant=arg.variant)
-    config.optimizer.warmup = "10 percent"
+    config.optimizer.update(schedule="cosine", warmup="10 percent")
     config.hypers.learning_rate = 2e-3
 
     if arg.data == "dates":
         config.model.update(transformer.size(arg.size or "tiny"))
-        config.task.subwords = 0  # characters: the heatmaps show which digit looks where
-        config.run.duration = "10 epochs"
-        config.hypers.attention_dropout = 0.0
+        config.task.update(subwords=0, batch_tokens=2048)  # characters: the heatmaps show which digit looks where
+        config.run.update(duration="10 epochs", evaluate="20 percent")
+        config.hypers.update(dropout=0.0, attention_dropout=0.0, label_smoothing=0.0)  # 20,000 clean pairs: it need not be held back
     elif arg.data == "multi30k":
         config.model.update(transformer.size(arg.size or "small"))
         config.data.update(source=arg.source, target=arg.target)
         config.task.update(subwords=4000, batch_tokens=2560)
-        config.run.duration = "8 epochs"
-        config.hypers.dropout = 0.2
-        config.hypers.attention_dropout = 0.0
+        config.run.duration = "14 epochs"
+        config.hypers.update(dropout=0.2, attention_dropout=0.0)
     else:
         config.model.update(transformer.size(arg.size or "base"))
         config.hypers.learning_rate = 7e-4

@@ -1,0 +1,35 @@
+# make demo: environment, training on dates, score, translations, heatmaps.   make test: environment, tests.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+WORKDIR ?= runs/demo
+
+.PHONY: demo test slow lint format environment
+.DEFAULT_GOAL := demo
+
+demo: environment
+	$(RUN) main.py --config=configs/translation.py --workdir=$(WORKDIR)
+
+test: environment
+	$(RUN) -m pytest
+
+slow: environment
+	$(RUN) -m pytest -m slow
+
+lint: environment
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+format: environment
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+environment: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: sudo apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; give a newer one with make PYTHON=python3.12 (sudo apt install python3.12 python3.12-venv)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "venv is missing: sudo apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -e .
+	@touch $@
