@@ -1,4 +1,4 @@
-"""A name finds a module: `load("attention_variants.variants", "standard")`. A new file is a new choice; there is no table to edit."""
+"""A name finds a module: a new file in a folder is a new choice, and there is no table to edit."""
 
 import importlib
 import pkgutil

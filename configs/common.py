@@ -18,7 +18,7 @@ def split_arg(text: str | None, **defaults) -> SimpleNamespace:
     """
     given = dict(defaults)
     for piece in (text or "").split(","):
-        name, equals, value = piece.partition("=")
+        name, _, value = piece.partition("=")
         if not piece:
             continue
         if name not in defaults:

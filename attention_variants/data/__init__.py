@@ -18,7 +18,10 @@ CONTRACT = ("Config", "METRIC", "splits", "read")
 
 
 class Pairs(NamedTuple):
-    """Line-aligned sentences; `alignments`, where known, hold per pair ((start, end) in source, (start, end) in target) of characters."""
+    """Line-aligned sentences, and where they are known the spans of characters that belong together.
+
+    `alignments[n]` holds ((start, end) in source n, (start, end) in target n) for each.
+    """
 
     source: list[str]
     target: list[str]

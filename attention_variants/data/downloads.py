@@ -43,5 +43,7 @@ def fetch(name: str) -> pathlib.Path:
             ) from None
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != pinned:
-        raise InputError(f"{path} has the sha256 {found}; expected {pinned}; delete it to have it downloaded again from {url(name)}")
+        raise InputError(
+            f"{path} has the sha256 {found}; expected {pinned}; delete it, and it is downloaded again from {url(name)}"
+        )
     return path

@@ -51,7 +51,7 @@ class Subwords:
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """The token ids of each sentence, END last."""
-        return [encoding.ids + [END] for encoding in self._tokenizer.encode_batch(sentences)]
+        return [[*encoding.ids, END] for encoding in self._tokenizer.encode_batch(sentences)]
 
     def decode(self, rows: Iterable[Iterable[int]]) -> list[str]:
         """The text of each row of ids; what follows END, and special tokens, are left out."""

@@ -33,7 +33,7 @@ def split_lines(raw: bytes, name: str) -> list[str]:
         try:
             lines.append(line.decode("utf-8").removesuffix("\r"))
         except UnicodeDecodeError as error:
-            raise InputError(f"{name}, line {number}, is not UTF-8 (byte {error.start + 1}); convert the file, with iconv say") from None
+            raise InputError(f"{name}, line {number}, is not UTF-8 (byte {error.start + 1}); expected UTF-8, see iconv") from None
     return lines
 
 
@@ -49,5 +49,6 @@ def read_pairs(source: str | pathlib.Path, target: str | pathlib.Path) -> Pairs:
     """Two line-aligned files. Raises InputError as `read_lines`, for an empty line, and for different numbers of lines."""
     ours, theirs = read_lines(source), read_lines(target)
     if len(ours) != len(theirs):
-        raise InputError(f"{source} has {len(ours)} lines and {target} has {len(theirs)}; expected as many, line n of one for line n of the other")
+        counts = f"{source} has {len(ours)} lines and {target} has {len(theirs)}"
+        raise InputError(f"{counts}; expected as many, line n of one for line n of the other")
     return Pairs(refuse_empty(ours, str(source)), refuse_empty(theirs, str(target)))

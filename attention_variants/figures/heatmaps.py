@@ -22,7 +22,9 @@ def draw(path: pathlib.Path, weights_HQS: np.ndarray, queries: Sequence[str], ke
     """
     heads = len(weights_HQS)
     if weights_HQS.shape[1:] != (len(queries), len(keys)):
-        raise ValueError(f"weights have shape {weights_HQS.shape}; expected (heads, {len(queries)}, {len(keys)}) for the tokens given")
+        raise ValueError(
+            f"weights have shape {weights_HQS.shape}; expected (heads, {len(queries)}, {len(keys)}) as there are tokens"
+        )
     columns = heads if heads < 4 else 2 if heads == 4 else 4
     rows = -(-heads // columns)
     size = (1.0 + columns * (0.6 + 0.17 * len(keys)), 1.0 + rows * (0.9 + 0.17 * len(queries)))

@@ -174,6 +174,4 @@ class MultiHeadAttention(nn.Module):
 def trace_weights(trace: dict) -> jax.Array:
     """The attention weights (B, H, Q, S) of one attention layer's entry in the collection "trace"."""
     memory = trace["memory"]
-    return attend_lib.weights(
-        trace["queries"], memory.keys, trace["log_normaliser_BHQ"], score=memory.score, mask=trace["mask"]
-    )
+    return attend_lib.weights(trace["queries"], memory.keys, trace["log_normaliser_BHQ"], score=memory.score, mask=trace["mask"])

@@ -164,9 +164,7 @@ class DecoderLayer(nn.Module):
     def start(self, source_BSD, length: int) -> LayerCache:
         """A cache with room for `length` target positions; what stands in them is hidden by causality until written."""
         empty = jnp.zeros((source_BSD.shape[0], length, self.config.width), source_BSD.dtype)
-        return LayerCache(
-            self.self_attention(empty, remember=True), self.cross_attention(source_BSD, remember=True)
-        )
+        return LayerCache(self.self_attention(empty, remember=True), self.cross_attention(source_BSD, remember=True))
 
     def step(self, x_B1D, at, source_mask: Mask, cache: LayerCache):
         """One target position `at`, given the cache of the earlier ones: (B, 1, D) and the cache with this one in it."""

@@ -24,9 +24,7 @@ def float32(x: jax.Array) -> jax.Array:
 
 def inner(q_BQHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
     """Inner products of queries and keys, accumulated and returned in at least float32: (B, H, Q, S)."""
-    return jnp.einsum(
-        "bqhk,bshk->bhqs", q_BQHK, k_BSHK, preferred_element_type=jnp.promote_types(q_BQHK.dtype, jnp.float32)
-    )
+    return jnp.einsum("bqhk,bshk->bhqs", q_BQHK, k_BSHK, preferred_element_type=jnp.promote_types(q_BQHK.dtype, jnp.float32))
 
 
 class Score:

@@ -21,8 +21,12 @@ from attention_variants.ops.losses import cross_entropy
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """`batch_tokens`: rows of a batch times its longer length. `subwords`: joint vocabulary, 0 for characters. `max_length`: training
-    pairs with more tokens on a side are left out, and counted. `max_padding`: batch shapes are added until padding is rarer."""
+    """How text becomes batches.
+
+    `batch_tokens`: rows of a batch times the longer of its two lengths, at the most. `subwords`: size of the joint vocabulary, 0 is
+    characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `max_padding`: batch shapes are
+    added until less than this share of all tokens is padding.
+    """
 
     batch_tokens: int = 4096
     subwords: int = 8000
@@ -181,7 +185,7 @@ class Task:
         fits = [max(len(s), len(t)) <= self.config.max_length for s, t in zip(*tokens, strict=True)]
         self.dropped = len(fits) - sum(fits)
         if not any(fits):
-            raise InputError(f"every training pair is longer than task.max_length {self.config.max_length}; expected a larger limit")
+            raise InputError(f"every training pair is longer than task.max_length, {self.config.max_length}; expected a larger one")
         return Tokens(*([row for row, fit in zip(side, fits, strict=True) if fit] for side in tokens))
 
     def _translate(self, params, source: list[list[int]], place) -> tuple[list[str], int]:

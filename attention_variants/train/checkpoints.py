@@ -31,9 +31,7 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, *, metric: str, mode: str, keep: int, read_only: bool = False):
         latest = managers.LatestN(keep)
-        best = managers.BestN(
-            get_metric_fn=lambda m: m[metric], reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False
-        )
+        best = managers.BestN(get_metric_fn=lambda m: m[metric], reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else managers.AnyPreservationPolicy([latest, best]),
             best_fn=lambda m: m[metric],

@@ -20,7 +20,7 @@ def parse(argv: list[str]) -> list[str]:
             raise InputError(f"unexpected argument {rest[1]!r}; expected --flag=value")
         config = flags.FLAGS["config"].value
         if config is not None:
-            config.is_locked  # a config file that was not found raises here
+            config.lock()  # a config file that was not found raises at the first touch
         return rest
     except Exception as error:  # absl, ml_collections and config files each raise their own
         fail(_sentence(error, argv))
@@ -88,7 +88,8 @@ def _sentence(error: Exception, argv: list[str]) -> str:
     if "Error whilst parsing config file" in text:  # a traceback as text, its last line is what the config file raised
         return re.sub(r"^[\w.]+(Error|Exception): ", "", text.splitlines()[-1])
     if isinstance(error, OSError) and "config file" in text:
-        return f"cannot load the config file {flags.FLAGS['config'].config_filename!r}; expected a file such as configs/translation.py"
+        name = flags.FLAGS["config"].config_filename
+        return f"cannot load the config file {name!r}; expected a file such as configs/translation.py"
     if isinstance(error, AttributeError | KeyError):
         for flag in argv:
             node = flags.FLAGS["config"].value

@@ -115,7 +115,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
         progress.tell(f"going on from step {start} of {when.total}")
     else:
         progress.console.print(parameter_table(state.params))
-    progress.tell(f"{task.describe()}; {len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch")
+    pipeline_words = f"{len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
+    progress.tell(f"{task.describe()}; {pipeline_words}")
 
     rows = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
     iterator = stream(task.batches("train", length=when.total, **pipeline))
@@ -131,8 +132,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
             numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
             if not all(math.isfinite(numbers[k]) for k in ("loss", "grad_norm")):
                 good = checkpoints.steps()
-                left = f"the last good checkpoint is that of step {good[-1]}" if good else "there is no checkpoint yet"
-                raise InputError(f"step {at}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}; training stopped, {left}")
+                left = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
+                raise InputError(f"step {at}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}; stopped, {left}")
             rate = (at - start) / max(clock.training, 1e-9)
             if when.due(when.log, at):
                 speed = {"tokens_per_second": tokens / max(clock.training, 1e-9)}

@@ -10,8 +10,8 @@ from attention_variants.train.settings import Optimizer
 def schedule(settings: Optimizer, *, total: int, per_epoch: int, width: int):
     """How the learning rate changes: a function of the step (from 0) that is multiplied by `hypers.learning_rate`.
 
-    "transformer" is width^−½ · min(step^−½, step · warmup^−3/2) with steps from 1 (Vaswani et al. 2017, equation 3). The others reach
-    1 at the end of the warm-up.
+    "transformer" is width^−½ · min(step^−½, step · warmup^−3/2) with steps from 1 (Vaswani et al. 2017, equation 3). The others
+    reach 1 at the end of the warm-up.
     """
     warmup = max(1, durations.as_steps(settings.warmup, "optimizer.warmup", per_epoch=per_epoch, total=total))
     rest = max(1, total - warmup)

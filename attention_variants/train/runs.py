@@ -44,9 +44,7 @@ def conclude(workdir, task, checkpoints, state, place, summary: dict, tell, writ
     if best is not None and best != last:
         state = checkpoints.restore_newest(state, tell, first=best).state
     params, model_state = devices.local(state.params), devices.local(state.model_state)
-    found = {
-        split: task.evaluate(params, model_state, split, place) for split in ("validation", "test") if split in task.splits
-    }
+    found = {split: task.evaluate(params, model_state, split, place) for split in ("validation", "test") if split in task.splits}
     report = {"metric": task.metric, "steps": last, "best_step": int(state.step)} | summary | found
     if not write:
         return report
@@ -91,7 +89,8 @@ class Loaded:
         """One answer per line; what was unusual is told."""
         if longer := self.task.longer_than_trained(lines):
             limit = self.settings.task.max_length
-            tell(f"{len(longer)} of {len(lines)} lines are longer than the {limit} tokens of training (first: line {longer[0]}); done whole all the same")
+            many = f"{len(longer)} of {len(lines)} lines are longer than the {limit} tokens of training"
+            tell(f"{many} (first: line {longer[0]}); they are done whole all the same")
         answers, unfinished = self.task.predict(self.params, self.model_state, lines, self.place)
         if unfinished:
             tell(f"{unfinished} of {len(lines)} answers had not ended at the output limit")

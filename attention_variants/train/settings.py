@@ -36,8 +36,8 @@ class Run:
 class Optimizer:
     """Adam with a warm-up (section 5.3 of the Transformer paper) and clipping by global norm.
 
-    `schedule`: "transformer" is the paper's, learning_rate · width^−½ · min(step^−½, step · warmup^−3/2); the others rise linearly to
-    learning_rate and then fall as step^−½ ("inverse_sqrt"), to zero by a cosine ("cosine"), or not at all ("constant").
+    `schedule`: "transformer" is the paper's, learning_rate · width^−½ · min(step^−½, step · warmup^−3/2); the others rise linearly
+    to learning_rate and then fall as step^−½ ("inverse_sqrt"), to zero by a cosine ("cosine"), or not at all ("constant").
     `clip`: 0 is no clipping. `accumulate`: a batch is worked off in that many parts, to save memory; the numbers stay the same.
     """
 
@@ -117,7 +117,7 @@ def parse(config: Mapping) -> Settings:
             raise unknown("config section", key, known)
     parts = {}
     for field in dataclasses.fields(Settings):
-        section = {k: v for k, v in dict(config.get(field.name, {})).items()}
+        section = dict(config.get(field.name, {}))
         if field.name in NAMED:
             if "name" not in section:
                 raise InputError(f"config section {field.name} has no name; expected one of the files of its folder")
@@ -155,4 +155,5 @@ def _checked(value, expected, path):
 def differences(ours: Mapping, theirs: Mapping) -> list[str]:
     """One line per setting in which two `as_dict` trees differ."""
     flat = [{f"{s}.{k}": v for s, section in tree.items() for k, v in section.items()} for tree in (ours, theirs)]
-    return [f"{k}: {flat[1].get(k)!r} there, {flat[0].get(k)!r} here" for k in sorted(flat[0] | flat[1]) if flat[0].get(k) != flat[1].get(k)]
+    changed = [key for key in sorted(flat[0] | flat[1]) if flat[0].get(key) != flat[1].get(key)]
+    return [f"{key}: {flat[1].get(key)!r} there, {flat[0].get(key)!r} here" for key in changed]

@@ -63,13 +63,16 @@ def make(task, settings: Settings, shape):
             # Part p takes rows p, p + parts, …: rows stay on the devices they are on.
             split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
-            def one(carry, part):
-                sums, model_state = gradients(state.params, carry[1], part, key, hypers)
+            def one(model_state, part):
+                return gradients(state.params, model_state, part, key, hypers)
+
+            def add(carry, part):
+                sums, model_state = one(carry[1], part)
                 return (jax.tree.map(jnp.add, carry[0], sums), model_state), None
 
-            empty = jax.eval_shape(lambda b: gradients(state.params, state.model_state, b, key, hypers)[0], jax.tree.map(lambda x: x[0], split))
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), empty)
-            (sums, model_state), _ = jax.lax.scan(one, (zeros, state.model_state), split)
+            sums, model_state = jax.eval_shape(one, state.model_state, jax.tree.map(lambda x: x[0], split))
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums)
+            (sums, model_state), _ = jax.lax.scan(add, (zeros, state.model_state), split)
         if axis is not None:
             sums = jax.lax.psum(sums, axis)
         grads, weight, metrics = sums

@@ -1,6 +1,7 @@
-"""A run's folder: config.json, command.txt, environment.json, metrics.jsonl, checkpoints/, figures/, results.json, and DONE at the end.
+"""A run's folder: the same folder again resumes, a new one is a new run.
 
-The same folder again resumes; a new one is a new run.
+config.json, command.txt, environment.json, vocabulary.json, metrics.jsonl, tensorboard/, checkpoints/, figures/, results.json, and
+DONE at the end.
 """
 
 import importlib.metadata
