@@ -4,6 +4,7 @@ The latest ones and the best one are kept. Beside the state stand the pipeline's
 that a checkpoint which rotted on disk is noticed and the one before it taken.
 """
 
+import contextlib
 import logging
 import pathlib
 import zlib
@@ -46,16 +47,31 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options, item_names=("state", "meta"))
 
     def save(self, step: int, state, meta: dict, metrics: dict | None = None) -> None:
-        """Starts writing; the state is copied before this returns. An error of the write before is raised here."""
-        self._manager.check_for_errors()
+        """Starts writing; the state is copied before this returns.
+
+        Raises:
+          InputError: this write, or the one before it, failed; what was written earlier is untouched.
+        """
         meta = meta | {"checksums": checksums(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=args, metrics=metrics, force=True)
+        with self._writing():
+            self._manager.check_for_errors()
+            self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Returns when everything is on disk. Raises InputError as `save`."""
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except Exception as error:  # tensorstore and orbax raise their own for a full disk
+            whole = [int(f.name) for f in self.folder.iterdir() if f.name.isdigit()]
+            left = f"the checkpoint of step {max(whole)} is whole" if whole else "there is none yet"
+            raise InputError(f"cannot write a checkpoint to {self.folder} ({first_line(error)}); {left}") from None
 
     def steps(self) -> list[int]:
         """The steps there are checkpoints of, ascending."""
@@ -85,8 +101,7 @@ class Checkpoints:
             try:
                 return self.restore(step, like)
             except Exception as error:  # tensorstore, json and orbax each raise their own
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-                tell(f"the checkpoint of step {step} is broken ({reason}); trying the one before it")
+                tell(f"the checkpoint of step {step} is broken ({first_line(error)}); trying the one before it")
         if steps:
             raise InputError(f"none of the checkpoints in {self.folder} can be read; delete the folder to start again")
         return None
@@ -98,7 +113,15 @@ class Checkpoints:
                 self._manager.delete(later)
 
     def close(self) -> None:
-        self._manager.close()
+        """Ends the writer; what went wrong was raised by `save` or `wait`."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what an error says, for a sentence of our own."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
 
 
 def checksums(state) -> list[int]:

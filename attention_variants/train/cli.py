@@ -39,6 +39,8 @@ def main(argv: list[str]) -> None:
         _main(flags.FLAGS)
     except InputError as error:
         fail(str(error))
+    except KeyboardInterrupt:  # the second Ctrl-C; the first one saves
+        sys.exit(130)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

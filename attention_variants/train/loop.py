@@ -200,6 +200,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
         }
         results = runs.conclude(workdir, task, checkpoints, state, backend.place_whole, summary, progress.tell, write=main)
         return Result(state, results)
+    except OSError as error:
+        raise InputError(f"cannot write to {workdir}: {error.strerror or error}; its checkpoints are whole") from None
     finally:
         for part in (progress, rows, checkpoints):
             part.close()
@@ -216,9 +218,17 @@ def _signals():
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def restore(*_):
+        stop.set()  # and the next signal does what it always does
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+    for number in numbers:
+        signal.signal(number, restore)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

@@ -1,5 +1,6 @@
 """What a run writes down: `metrics.jsonl`, one row per report, and the same as TensorBoard curves."""
 
+import contextlib
 import json
 import pathlib
 
@@ -35,7 +36,8 @@ class Records:
     def close(self) -> None:
         for writer in (self._file, self._events):
             if writer is not None:
-                writer.close()
+                with contextlib.suppress(OSError):  # a full disk was raised by `write`
+                    writer.close()
 
 
 def _step(line: str) -> float:

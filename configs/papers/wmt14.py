@@ -1,11 +1,11 @@
-"""WMT14 English → German with the base and big Transformer of "Attention is all you need" (Vaswani et al. 2017, section 5, table 3).
+"""WMT14 English → German, base and big, of "Attention is all you need" (Vaswani et al. 2017, section 5 and table 3).
 
     python main.py --config=configs/papers/wmt14.py --workdir=runs/wmt14 \
         --config.data.train_source=train.en.gz --config.data.train_target=train.de.gz \
         --config.data.validation_source=newstest2013.en --config.data.validation_target=newstest2013.de \
         --config.data.test_source=newstest2014.en --config.data.test_target=newstest2014.de
 
-Settings of the paper: base 6 + 6 layers, width 512, 8 heads, feed-forward 2048, 100,000 steps, dropout 0.1; big (…wmt14.py:size=big)
+Settings of the paper: base 6 + 6 layers, width 512, 8 heads, feed-forward 2048, 100,000 steps, dropout 0.1; big (wmt14.py:size=big)
 width 1024, 16 heads, feed-forward 4096, 300,000 steps, dropout 0.3. Adam (0.9, 0.98), eps 1e-9, the paper's schedule with 4,000
 steps of warm-up, label smoothing 0.1, about 25,000 source and 25,000 target tokens a batch, a joint vocabulary of 37,000 subwords.
 The paper reports 27.3 (base) and 28.4 (big) tokenised BLEU on newstest2014, by beam search over averaged checkpoints; sacreBLEU
