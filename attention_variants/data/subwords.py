@@ -3,6 +3,7 @@
 Text comes back as it went in, but for runs of white space and characters that training never saw.
 """
 
+import os
 import pathlib
 from collections.abc import Iterable
 
@@ -18,6 +19,7 @@ class Subwords:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True  # "</s>" written in a text is text
 
     @classmethod
     def train(cls, sentences: Iterable[str], size: int) -> "Subwords":
@@ -44,7 +46,10 @@ class Subwords:
             raise InputError(f"cannot read the vocabulary {path}: {error}") from None
 
     def save(self, path: pathlib.Path) -> None:
-        self._tokenizer.save(str(path))
+        """Writes the vocabulary to `path`, whole or not at all."""
+        partial = path.with_name(path.name + ".partial")
+        self._tokenizer.save(str(partial))
+        os.replace(partial, path)
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()

@@ -2,6 +2,7 @@
 
 import gzip
 import pathlib
+import zlib
 
 from attention_variants.data import Pairs
 from attention_variants.errors import InputError
@@ -19,7 +20,7 @@ def read_lines(path: str | pathlib.Path) -> list[str]:
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     return split_lines(raw, str(path))
 

@@ -36,6 +36,7 @@ def greedy(model: Transformer, params, source_BS: jax.Array, *, length: int) -> 
 
     def step(s):
         logits_BV, caches = bound(s["token_B"], s["at"], mask, s["caches"], method="step")
+        logits_BV = logits_BV.at[:, jnp.array([PAD, BEGIN])].set(-jnp.inf)  # these are never written
         token_B = jnp.where(s["ended_B"], PAD, logits_BV.argmax(-1).astype(jnp.int32))
         return dict(
             at=s["at"] + 1,

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from attention_variants.data.tokens import BEGIN, PAD
 from attention_variants.errors import InputError, unknown
 from attention_variants.models.heads import Memory, MultiHeadAttention, Noise
+from attention_variants.ops.attend import ROUTES
 from attention_variants.ops.dropout import Dropout, drop
 from attention_variants.ops.masks import Mask
 from attention_variants.ops.positions import sinusoidal
@@ -49,6 +51,10 @@ class Config:
             raise InputError(
                 f"model.heads is {self.heads}, which does not divide model.width {self.width}; the nearest that does is {near}"
             )
+        if self.route not in ("auto", *ROUTES):
+            raise unknown("value of config.model.route", self.route, ("auto", *ROUTES))
+        if self.dtype == "float64" and not jax.config.jax_enable_x64:
+            raise InputError("model.dtype is float64, which jax computes only where the environment says JAX_ENABLE_X64=1")
         if self.width % 2:
             raise InputError(f"model.width is {self.width}; expected an even number, such as {self.width + 1}")
 

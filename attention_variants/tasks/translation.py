@@ -161,8 +161,7 @@ class Task:
 
         del model_state
         source = min(self._tokens("validation").source[:20], key=lambda row: abs(len(row) - 20))
-        length = 2 * len(source) + 10
-        out = np.asarray(greedy(self.model, params, jnp.asarray([source]), length=length))[0]
+        out = np.asarray(greedy(self.model, params, jnp.asarray([source]), length=_output_limit(len(source))))[0]
         out = out[: int((out != PAD).sum())]
         _, traced = self.model.apply({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]), mutable=["trace"])
         rows, columns = self.vocabulary.pieces(out), self.vocabulary.pieces(source)
@@ -189,7 +188,7 @@ class Task:
         return Tokens(*([row for row, fit in zip(side, fits, strict=True) if fit] for side in tokens))
 
     def _translate(self, params, source: list[list[int]], place) -> tuple[list[str], int]:
-        """Greedy translations in the order of the sources, and how many reached the output limit, twice the source and 10."""
+        """Greedy translations in the order of the sources, and how many reached the output limit."""
         plan = Batches(
             Tokens(source, [[END]] * len(source)),
             batch_tokens=self.config.batch_tokens,
@@ -199,10 +198,11 @@ class Task:
         )
         rows: list = [None] * len(source)
         for batch in plan:
-            length = 2 * batch["source"].shape[1] + 10
+            length = _output_limit(batch["source"].shape[1])
             out_BT = np.asarray(greedy(self.model, params, place(batch)["source"], length=length))
             for at in np.flatnonzero((batch["source"] != PAD).any(1)):
-                rows[batch["id"][at]] = out_BT[at]
+                row = batch["id"][at]
+                rows[row] = out_BT[at][: _output_limit(len(source[row]))]
         return self.vocabulary.decode(rows), sum(END not in row for row in rows)
 
 
@@ -211,6 +211,11 @@ def _log_likelihood(model, params, batch):
     """(negative log-likelihood, number of target tokens) of a batch."""
     logits = model.apply({"params": params}, batch["source"], batch["target"])
     return cross_entropy(logits, batch["target"], batch["target"] != PAD)
+
+
+def _output_limit(source_length: int) -> int:
+    """How many tokens a translation may have; it depends on its own source alone, not on its batch."""
+    return 2 * source_length + 10
 
 
 def _read(source, config, split: str):

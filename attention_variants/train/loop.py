@@ -91,120 +91,105 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
     when = plan(settings, batches.per_epoch)
     shape = optimizers.schedule(settings.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
 
-    main = jax.process_index() == 0
-    if main:
-        workdir_lib.open_for_training(workdir, settings)
-        task.save(workdir)
-    progress = Progress(when.total, quiet=quiet or not main)
+    with _one_sentence_for_a_full_disk(workdir), contextlib.ExitStack() as opened:
+        main = jax.process_index() == 0
+        if main:
+            workdir_lib.open_for_training(workdir, settings)
+            if not runs.started(workdir):
+                task.save(workdir)
+        progress = opened.enter_context(contextlib.closing(Progress(when.total, quiet=quiet or not main)))
+        keep = dict(metric=task.metric, mode=task.mode, keep=settings.run.keep)
+        checkpoints = opened.enter_context(contextlib.closing(checkpoints_lib.Checkpoints(workdir, **keep)))
 
-    # State: the newest whole checkpoint, else from scratch.
-    hypers = backend.replicate(step_lib.hypers_of(settings))
-    state = backend.replicate(jax.jit(lambda: step_lib.init(task, settings))())
-    checkpoints = checkpoints_lib.Checkpoints(workdir, metric=task.metric, mode=task.mode, keep=settings.run.keep)
-    restored = checkpoints.restore_newest(state, progress.tell)
-    pipeline_state = None
-    if restored is not None:
-        state, pipeline_state = restored.state, restored.meta["pipeline"]
-        clock.before = restored.meta["seconds"]
-    start = int(state.step)
-    checkpoints.delete_after(start)
-    if runs.finished(workdir):
-        progress.tell(f"{workdir} is finished; a new run wants a new --workdir")
-        return Result(state, runs.results(workdir))
-    if restored is not None:
-        progress.tell(f"going on from step {start} of {when.total}")
-    else:
-        progress.console.print(parameter_table(state.params))
-    pipeline_words = f"{len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
-    progress.tell(f"{task.describe()}; {pipeline_words}")
+        # State: the newest whole checkpoint, else from scratch.
+        hypers = backend.replicate(step_lib.hypers_of(settings))
+        state = backend.replicate(jax.jit(lambda: step_lib.init(task, settings))())
+        restored = checkpoints.restore_newest(state, progress.tell)
+        iterator = stream(task.batches("train", length=when.total, **pipeline))
+        if restored is None:
+            progress.console.print(parameter_table(state.params))
+        else:
+            state, clock.before = restored.state, restored.meta["seconds"]
+            iterator.set_state(restored.meta["pipeline"])
+        start = int(state.step)
+        checkpoints.delete_after(start)
+        if runs.finished(workdir):
+            progress.tell(f"{workdir} is finished; a new run wants a new --workdir")
+            return Result(state, runs.results(workdir))
+        if start:
+            progress.tell(f"going on from step {start} of {when.total}")
+        shapes = f"{len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
+        progress.tell(f"{task.describe()}; {shapes}")
+        writer = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
+        rows = opened.enter_context(contextlib.closing(writer))
 
-    rows = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
-    iterator = stream(task.batches("train", length=when.total, **pipeline))
-    if pipeline_state is not None:
-        iterator.set_state(pipeline_state)
-    compiled, flops, tokens = {}, 0.0, 0
-    pending = collections.deque()
+        compiled, flops, tokens = {}, 0.0, 0
+        pending = collections.deque()
 
-    def report(keep: int) -> None:
-        """Reads metrics of all but the newest `keep` steps, which the device may still be working on."""
-        while len(pending) > keep:
-            at, metrics = pending.popleft()
-            numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
-            if not all(math.isfinite(numbers[k]) for k in ("loss", "grad_norm")):
-                good = checkpoints.steps()
-                left = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
-                raise InputError(f"step {at}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}; stopped, {left}")
-            rate = (at - start) / max(clock.training, 1e-9)
-            if when.due(when.log, at):
-                speed = {"tokens_per_second": tokens / max(clock.training, 1e-9)}
-                rows.write(at, "train", numbers | speed | {"seconds": clock.total, "epoch": at / when.per_epoch})
-            progress.update(
-                at,
-                loss=numbers["loss"],
-                tokens_per_second=tokens / max(clock.training, 1e-9),
-                flops_per_second=flops / max(clock.training, 1e-9),
-                seconds_left=(when.total - at) / max(rate, 1e-9),
-            )
+        def speed() -> dict:
+            seconds = max(clock.training, 1e-9)
+            return {"tokens_per_second": tokens / seconds, "flops_per_second": flops / seconds}
 
-    def save(at: int, metrics: dict | None = None) -> None:
-        report(0)
-        with clock.part("save"):
-            checkpoints.save(at, state, {"pipeline": iterator.get_state(), "seconds": clock.total}, metrics)
+        def report(keep: int) -> None:
+            """Reads metrics of all but the newest `keep` steps, which the device may still be working on."""
+            while len(pending) > keep:
+                at, metrics = pending.popleft()
+                numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
+                if not all(math.isfinite(n) for n in numbers.values()):
+                    good = checkpoints.steps()
+                    left = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
+                    found = ", ".join(f"{k} {n:.4g}" for k, n in numbers.items())
+                    raise InputError(f"step {at} is not finite ({found}); stopped, {left}")
+                if when.due(when.log, at):
+                    rows.write(at, "train", numbers | speed() | {"seconds": clock.total, "epoch": at / when.per_epoch})
+                left = (when.total - at) * clock.training / (at - start)
+                progress.update(at, loss=numbers["loss"], seconds_left=left, **speed())
 
-    try:
-        with _signals() as stop:
+        def save(metrics: dict | None = None) -> None:
+            report(0)
+            with clock.part("save"):
+                checkpoints.save(at, state, {"pipeline": iterator.get_state(), "seconds": clock.total}, metrics)
+
+        with _signals() as stop, _profile(settings.log.profile, workdir) as profile:
             for at in range(start + 1, when.total + 1):
                 with clock.part("input"):
                     batch = next(iterator)
                 placed = backend.place(batch)
-                shapes = tuple(v.shape for v in batch.values())
-                if shapes not in compiled:
+                lengths = tuple(v.shape for v in batch.values())
+                if lengths not in compiled:
                     report(0)
                     with clock.part("compile"):
-                        compiled[shapes] = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers)
-                if settings.log.profile and at == start + PROFILE_FROM:
-                    jax.profiler.start_trace(str(workdir / "profile"))
-                run, cost = compiled[shapes]
+                        compiled[lengths] = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers)
+                run, cost = compiled[lengths]
+                profile(at - start)
                 state, metrics = run(state, placed, hypers)
                 pending.append((at, metrics))
                 flops, tokens = flops + cost, tokens + task.tokens(batch)
+                report(keep=0 if at == start + 1 else 1)
                 if at == start + 1:
-                    report(0)
                     progress.tell(f"first step done {clock.total - clock.before:.1f} s after the start")
-                report(1)
-                if settings.log.profile and at == start + PROFILE_FROM + settings.log.profile:
-                    report(0)
-                    jax.profiler.stop_trace()
                 if when.due(when.evaluate, at):
                     report(0)
                     with clock.part("evaluate"):
                         found = task.evaluate(*_local(state), "validation", backend.place_whole)
                     rows.write(at, "validation", found | {"seconds": clock.total, "epoch": at / when.per_epoch})
                     progress.tell(f"step {at}: validation " + runs.in_words(found))
-                    save(at, {k: v for k, v in found.items() if not isinstance(v, str)})
+                    save({k: v for k, v in found.items() if not isinstance(v, str)})
                 elif when.due(when.checkpoint, at) or at == when.total or stop.is_set():
-                    save(at)
+                    save()
                 if stop.is_set() and at < when.total:
                     checkpoints.wait()
                     progress.tell(f"stopped by a signal after step {at}; the same command goes on from there")
                     return Result(state, None)
         checkpoints.wait()
-        summary = {
+        summary = speed() | {
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
             "seconds": clock.total,
-            "tokens_per_second": tokens / max(clock.training, 1e-9),
-            "flops_per_second": flops / max(clock.training, 1e-9),
-            "input_wait": clock.parts.get("input", 0.0) / max(clock.training, 1e-9),
             "seconds_aside": clock.parts,
+            "input_wait": clock.parts.get("input", 0.0) / max(clock.training, 1e-9),
             "padding": batches.padding,
         }
-        results = runs.conclude(workdir, task, checkpoints, state, backend.place_whole, summary, progress.tell, write=main)
-        return Result(state, results)
-    except OSError as error:
-        raise InputError(f"cannot write to {workdir}: {error.strerror or error}; its checkpoints are whole") from None
-    finally:
-        for part in (progress, rows, checkpoints):
-            part.close()
+        return Result(state, runs.conclude(workdir, task, checkpoints, state, backend.place_whole, summary, progress.tell, main))
 
 
 def _local(state: step_lib.State):
@@ -232,3 +217,29 @@ def _signals():
         yield stop
     finally:
         restore()
+
+
+@contextlib.contextmanager
+def _profile(steps: int, workdir: pathlib.Path):
+    """A function of the steps done so far that has jax.profiler trace `steps` of them, from the tenth on, into the workdir."""
+    running = False
+
+    def at(done: int) -> None:
+        nonlocal running
+        if steps and done in (PROFILE_FROM, PROFILE_FROM + steps):
+            running = done == PROFILE_FROM
+            jax.profiler.start_trace(str(workdir / "profile")) if running else jax.profiler.stop_trace()
+
+    try:
+        yield at
+    finally:
+        if running:
+            jax.profiler.stop_trace()
+
+
+@contextlib.contextmanager
+def _one_sentence_for_a_full_disk(workdir: pathlib.Path):
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write to {workdir}: {error.strerror or error}; its checkpoints are whole") from None

@@ -1,7 +1,6 @@
 """Time and what a person sees of it: a progress bar on a terminal, plain lines elsewhere; always on standard error."""
 
 import contextlib
-import sys
 import time
 
 import rich.console
@@ -39,20 +38,19 @@ class Clock:
 class Progress:
     """The face of a run. `tell` prints a sentence; `update` moves the bar, or prints a line at most every few seconds."""
 
-    def __init__(self, total: int, done: int = 0, quiet: bool = False):
+    def __init__(self, total: int, quiet: bool = False):
         self.console = rich.console.Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._bar = self._task = None
-        self._last = time.monotonic()
         self._total = total
-        if sys.stderr.isatty() and not quiet:
-            columns = ("{task.description}", rich.progress.BarColumn(), "{task.completed}/{task.total}", "{task.fields[numbers]}")
+        self._last = time.monotonic()
+        self._bar = None
+        if self.console.is_terminal and not quiet:
             self._bar = rich.progress.Progress(
-                *(rich.progress.TextColumn(c) if isinstance(c, str) else c for c in columns),
+                rich.progress.BarColumn(),
+                rich.progress.TextColumn("{task.completed}/{task.total} steps  {task.description}"),
                 rich.progress.TimeRemainingColumn(),
                 console=self.console,
             )
-            self._task = self._bar.add_task("training", total=total, completed=done, numbers="")
-            self._bar.start()
+            self._task = self._bar.add_task("", total=total)
 
     def tell(self, sentence: str) -> None:
         self.console.print(sentence, markup=False)
@@ -61,7 +59,8 @@ class Progress:
         """Shows where the run is; without a terminal, a line at most every `every` seconds."""
         numbers = f"loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  {_flops(flops_per_second)}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, numbers=numbers)
+            self._bar.start()
+            self._bar.update(self._task, completed=step, description=numbers)
         elif time.monotonic() - self._last >= every or step == self._total:
             self._last = time.monotonic()
             self.tell(f"step {step}/{self._total}  {numbers}  {seconds_left / 60:.1f} min left")
@@ -79,12 +78,19 @@ def _flops(rate: float) -> str:
 
 
 def parameter_table(params) -> rich.table.Table:
-    """Every parameter with its shape and count, and the total."""
+    """How many parameters each part of the model has, with the shapes of its kernels, and the total."""
     import jax
 
-    table = rich.table.Table("parameter", "shape", rich.table.Column("count", justify="right"), box=None)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    for path, leaf in leaves:
-        table.add_row("/".join(str(part.key) for part in path), "×".join(map(str, leaf.shape)), f"{leaf.size:,}")
-    table.add_row("total", "", f"{sum(leaf.size for _, leaf in leaves):,}", style="bold")
+    kernels: dict[str, dict] = {}
+    counts: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        part = "/".join(key.key for key in path[:2])
+        counts[part] = counts.get(part, 0) + leaf.size
+        if path[-1].key in ("kernel", "embedding"):
+            kernels.setdefault(part, {})["×".join(map(str, leaf.shape))] = None
+    columns = (rich.table.Column("part", no_wrap=True), "kernels", rich.table.Column("parameters", justify="right"))
+    table = rich.table.Table(*columns, box=None)
+    for part, count in counts.items():
+        table.add_row(part, ", ".join(kernels.get(part, ())), f"{count:,}")
+    table.add_row("total", "", f"{sum(counts.values()):,}", style="bold")
     return table

@@ -4,6 +4,8 @@ import contextlib
 import json
 import pathlib
 
+from attention_variants.train.workdir import write_whole
+
 
 class Records:
     """Appends rows of numbers. A resumed run forgets what was written after the step it resumes from, and writes it again."""
@@ -15,7 +17,7 @@ class Records:
         path = workdir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= resume_step]
-            path.write_text("".join(line + "\n" for line in kept))
+            write_whole(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
         if tensorboard:
             import tensorboardX

@@ -79,6 +79,10 @@ class Log:
     tensorboard: bool = True
     profile: int = 0
 
+    def __post_init__(self):
+        if self.profile < 0:
+            raise InputError(f"log.profile is {self.profile}; expected a number of steps, or 0 for none")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

@@ -81,7 +81,8 @@ def make(task, settings: Settings, shape):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {name: total / count for name, (total, count) in metrics.items()}
-        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": hypers["learning_rate"] * shape(state.step)}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        metrics |= {"learning_rate": hypers["learning_rate"] * shape(state.step)}
         return State(state.step + 1, params, opt_state, model_state), metrics
 
     return step

@@ -34,7 +34,7 @@ def check(workdir: str | pathlib.Path, settings: Settings) -> pathlib.Path:
             ours.pop(section), theirs.pop(section, None)
         if changed := settings_lib.differences(ours, theirs):
             raise InputError(f"{workdir} belongs to another config ({'; '.join(changed)}); expected a new --workdir for a new run")
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    elif workdir.exists() and (not workdir.is_dir() or any(f.suffix != ".partial" for f in workdir.iterdir())):
         raise InputError(f"{workdir} exists and is not a run of this project; expected a new or empty folder")
     return workdir
 
@@ -43,10 +43,10 @@ def open_for_training(workdir: pathlib.Path, settings: Settings) -> None:
     """Makes the folder and writes what is known at the start. Raises InputError where it cannot be written."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", settings.as_dict())  # first: from here on the folder is known as this run's
         write_json(workdir / "environment.json", environment())
         with (workdir / "command.txt").open("a") as file:
             file.write(shlex.join(sys.argv) + "\n")
-        write_json(workdir / "config.json", settings.as_dict())
     except OSError as error:
         raise InputError(f"cannot write the workdir {workdir}: {error.strerror or error}") from None
 
@@ -61,8 +61,13 @@ def open_for_reading(workdir: str | pathlib.Path) -> tuple[pathlib.Path, Setting
 
 def write_json(path: pathlib.Path, content) -> None:
     """Writes the file whole or not at all."""
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes the file whole or not at all, whenever the process may be killed."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.write_text(text)
     os.replace(partial, path)
 
 
