@@ -8,7 +8,8 @@ Score a workdir on a split:
 Translate lines with a workdir's best checkpoint:
   echo "3rd of March 1998" | python main.py --mode=predict --workdir=runs/dates
 
---config comes before every --config.section.key=value. The first lines of a config file say what can be chosen in it.
+--config comes before every --config.section.key=value. The first lines of a config file say what can be chosen in it, and
+attention_variants/train/settings.py what every section means.
 """
 
 from absl import app, flags
@@ -23,7 +24,6 @@ flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, f
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do with the workdir.")
 flags.DEFINE_string("split", "test", "Split that --mode=evaluate scores.")
 flags.DEFINE_string("input", "-", "File with one sentence per line, for --mode=predict; - is standard input.")
-flags.DEFINE_string("cache", "~/.cache/attention-variants/xla", "Folder of compiled programs; with --cache= none are kept.")
 flags.DEFINE_bool("multihost", False, "One run over many hosts: calls jax.distributed.initialize() before anything else.")
 
 if __name__ == "__main__":

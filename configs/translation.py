@@ -12,12 +12,17 @@ source= and target= (multi30k: de, en, fr), and tiny, which shrinks everything f
 flag: --config.hypers.dropout=0.2, --config.model.norm=pre, --config.run.duration="30 epochs".
 """
 
+from attention_variants.errors import InputError
 from attention_variants.models import transformer
 from configs import common
 
 
 def get_config(arg: str | None = None):
-    arg = common.split_arg(arg, data="dates", variant="standard", size="", source="de", target="en", tiny=False)
+    arg = common.split_arg(arg, data="dates", variant="standard", size="", source="", target="", tiny=False)
+    if arg.data != "multi30k" and (arg.source or arg.target):
+        raise InputError(f"source= and target= are languages of data=multi30k; data={arg.data} has none to choose")
+    if arg.size and arg.tiny:
+        raise InputError(f"size={arg.size} and tiny are two sizes; expected one of them")
     config = common.defaults(task="translation", data=arg.data, model="transformer", variant=arg.variant)
     config.optimizer.update(schedule="cosine", warmup="10 percent")
     config.hypers.learning_rate = 2e-3
@@ -29,17 +34,18 @@ def get_config(arg: str | None = None):
         config.hypers.update(dropout=0.0, attention_dropout=0.0, label_smoothing=0.0)  # clean pairs, and many: no need
     elif arg.data == "multi30k":
         config.model.update(transformer.size(arg.size or "small"))
-        config.data.update(source=arg.source, target=arg.target)
+        config.model.norm = "pre"  # at this learning rate post-norm is far behind after as many steps
+        config.data.update(source=arg.source or "de", target=arg.target or "en")
         config.task.update(subwords=4000, batch_tokens=2560)
         config.run.update(duration="10 epochs", evaluate="20 percent")
         config.hypers.update(dropout=0.2, attention_dropout=0.0)
     else:
-        config.model.update(transformer.size(arg.size or "base"))
-        config.hypers.learning_rate = 7e-4
+        config.model.update(transformer.size(arg.size or "small"))
+        config.model.norm = "pre"
 
     if arg.tiny:
         config.model.update(layers=1, width=16, heads=2, feed_forward=32)
-        config.task.batch_tokens = 512
+        config.task.update(subwords=min(config.task.subwords, 500), batch_tokens=512)
         config.run.duration = "40 steps"
         if arg.data == "dates":
             config.data.update(train=400, validation=20, test=20)

@@ -4,7 +4,8 @@ A few shapes (source length, target length) are chosen from the data so that lit
 one compiled program. Batch k is the same whoever asks for it, so the pipeline's whole state is k, which grain keeps.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import grain
@@ -21,15 +22,44 @@ class Shape(NamedTuple):
     rows: int
 
 
+class Ragged(NamedTuple):
+    """Rows of token ids of different lengths in one flat array: row i is `flat[starts[i] : starts[i + 1]]`."""
+
+    flat: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Iterable[list[int]]) -> "Ragged":
+        """The rows, as int32."""
+        lengths, pieces = [0], []
+        for row in rows:
+            lengths.append(len(row))
+            pieces.append(np.asarray(row, np.int32))
+        return cls(np.concatenate(pieces) if pieces else np.zeros(0, np.int32), np.cumsum(lengths))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.flat[self.starts[i] : self.starts[i + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def lengths(self) -> np.ndarray:
+        """(N,): how many tokens each row has."""
+        return np.diff(self.starts)
+
+
 class Tokens(NamedTuple):
     """Tokenised sentence pairs."""
 
-    source: list[list[int]]
-    target: list[list[int]]
+    source: Ragged
+    target: Ragged
 
     def lengths(self) -> np.ndarray:
         """(N, 2): how many tokens each source and target has."""
-        return np.array([(len(s), len(t)) for s, t in zip(self.source, self.target, strict=True)])
+        return np.stack([self.source.lengths(), self.target.lengths()], axis=1)
 
 
 class Batches:
@@ -45,36 +75,47 @@ class Batches:
         *,
         batch_tokens: int,
         seed: int | None,
-        length: int | None = None,
         max_padding: float = 0.1,
         multiple: int = 1,
+        round_to: int = 1,
         process: tuple[int, int] = (0, 1),
     ):
-        """Plans the batches.
+        """Plans the batches of an epoch.
 
         Args:
           tokens: the pairs.
-          batch_tokens: a batch's rows times the longer of its two lengths, at the most.
+          batch_tokens: a batch's rows times the longer of its two lengths, at the most (but for `multiple`).
           seed: of the shuffle, new for each epoch; None keeps the order.
-          length: how many batches there are in all; by default one epoch.
           max_padding: shapes are added until less than this share of an epoch's tokens is padding, as far as that helps.
           multiple: rows are a multiple of this, for devices and accumulation to divide.
+          round_to: lengths are a multiple of this, so that other data finds programs that are compiled already.
           process: (which, of how many): each takes its part of every batch's rows.
         """
         self._tokens, self._seed, self._process = tokens, seed, process
         lengths = tokens.lengths()
+        cells, cell_of, counts = np.unique(lengths, axis=0, return_inverse=True, return_counts=True)
         best = None
-        for shapes in candidate_shapes(lengths, batch_tokens=batch_tokens, multiple=multiple):
-            members = assign(lengths, shapes)
-            filled = [shape for shape, _ in fill(shapes, members)]
+        for pairs in candidate_lengths(cells, counts, round_to):
+            shapes = [Shape(*pair, _rows(max(pair), batch_tokens, len(lengths), multiple)) for pair in pairs]
+            chosen = assign(cells, shapes)
+            sizes = np.bincount(chosen, counts, minlength=len(shapes)).astype(int)
+            filled = [shape for shape, _ in fill(shapes, [np.arange(size) for size in sizes])]
             padding = 1 - lengths.sum() / sum(s.rows * (s.source + s.target) for s in filled)
             if best is None or padding < best[0]:
-                best = padding, len(filled), shapes, members
+                best = padding, len(filled), shapes, chosen
             if padding < max_padding:
                 break
-        self.padding, self.per_epoch, self.shapes, self._members = best
-        self._length = self.per_epoch if length is None else length
+        self.padding, self.per_epoch, self.shapes, chosen = best
+        shape_of = chosen[cell_of.reshape(-1)]
+        self._members = [np.flatnonzero(shape_of == i) for i in range(len(self.shapes))]
+        self._length = self.per_epoch
         self._epoch = (None, [])
+
+    def until(self, length: int) -> "Batches":
+        """The same batches, epoch after epoch, `length` of them in all."""
+        other = copy.copy(self)
+        other._length = length
+        return other
 
     def __len__(self) -> int:
         return self._length
@@ -100,6 +141,7 @@ class Batches:
         }
         for at, row in enumerate(rows):
             if row is not None:
+                row = int(row)
                 source, target = self._tokens.source[row], self._tokens.target[row]
                 batch["source"][at, : len(source)] = source
                 batch["target"][at, : len(target)] = target
@@ -120,44 +162,52 @@ def stream(batches: Batches, *, threads: int = 1, ahead: int = 8):
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
 
 
-def assign(lengths_N2: np.ndarray, shapes: list[Shape]) -> list[np.ndarray]:
-    """Which pairs go to each shape: the one with the fewest tokens that holds the pair."""
-    cost = np.full((len(lengths_N2), len(shapes)), np.inf)
+def _rows(longer: int, batch_tokens: int, pairs: int, multiple: int) -> int:
+    """Rows of a batch: as many as its tokens allow, not more than there are pairs, a multiple of `multiple`."""
+    allowed = max(1, batch_tokens // longer // multiple) * multiple
+    return min(allowed, -(-pairs // multiple) * multiple)
+
+
+def assign(lengths_N2: np.ndarray, shapes: list[Shape]) -> np.ndarray:
+    """(N,): which shape each pair of lengths goes to, the one with the fewest tokens that holds it."""
+    best = np.full(len(lengths_N2), -1)
+    cost = np.full(len(lengths_N2), np.inf)
     for i, shape in enumerate(shapes):
-        fits = (lengths_N2 <= (shape.source, shape.target)).all(1)
-        cost[fits, i] = shape.source + shape.target
-    best = cost.argmin(1)
-    return [np.flatnonzero(best == i) for i in range(len(shapes))]
+        better = (lengths_N2 <= (shape.source, shape.target)).all(1) & (shape.source + shape.target < cost)
+        best[better], cost[better] = i, shape.source + shape.target
+    return best
 
 
 def fill(shapes: list[Shape], members: list[np.ndarray]) -> Iterator[tuple[Shape, np.ndarray]]:
     """Full batches of each shape; what is left over moves on to the next shape that holds it, so only one batch is not full."""
-    waiting = [list(m) for m in members]
+    waiting = list(members)
     for i, shape in enumerate(shapes):
         pool, larger = waiting[i], shapes[i + 1 :]
         full = len(pool) - len(pool) % shape.rows if larger else len(pool)
         for start in range(0, full, shape.rows):
-            yield shape, np.array(pool[start : min(start + shape.rows, full)])
-        if pool[full:]:
-            holds = (j for j, s in enumerate(larger, i + 1) if s.source >= shape.source and s.target >= shape.target)
-            waiting[next(holds)] += pool[full:]
+            yield shape, pool[start : min(start + shape.rows, full)]
+        if len(pool) > full:
+            j = next(j for j, s in enumerate(larger, i + 1) if s.source >= shape.source and s.target >= shape.target)
+            waiting[j] = np.concatenate([waiting[j], pool[full:]])
 
 
-def candidate_shapes(lengths_N2, *, batch_tokens: int, multiple: int, most: int = 32) -> Iterator[list[Shape]]:
-    """Lists of 1, 2, 3, … shapes, each smallest first: the last shape holds everything, the others are chosen greedily.
+def candidate_lengths(cells_N2, counts_N, round_to: int = 1, most: int = 32) -> Iterator[list[tuple[int, int]]]:
+    """Lists of 1, 2, 3, … pairs of lengths, each smallest first: the last pair holds everything, the others are chosen greedily.
 
-    Every step adds the shape that saves most padding, among the quantiles of the two lengths.
+    Every step adds the pair that saves most padding, among quantiles of the two lengths that count a pair by its tokens.
+
+    Args:
+      cells_N2: the different pairs of lengths there are. counts_N: how many there are of each.
     """
-    edges = [np.unique(np.quantile(lengths_N2[:, side], np.linspace(0, 1, 33), method="higher")) for side in (0, 1)]
-    cell = tuple(np.searchsorted(edges[side], lengths_N2[:, side]) for side in (0, 1))
+    edges = [_edges(cells_N2[:, side], counts_N, round_to) for side in (0, 1)]
+    cell = tuple(np.searchsorted(edges[side], cells_N2[:, side]) for side in (0, 1))
     count_ST = np.zeros((len(edges[0]), len(edges[1])))
-    np.add.at(count_ST, cell, 1)
+    np.add.at(count_ST, cell, counts_N)
     tokens_ST = np.add.outer(edges[0], edges[1])
     cost_ST = np.full(tokens_ST.shape, tokens_ST[-1, -1])
-    chosen = [(-1, -1)]
+    chosen = {(len(edges[0]) - 1, len(edges[1]) - 1)}
     while len(chosen) <= most:
-        pairs = sorted({(int(edges[0][i]), int(edges[1][j])) for i, j in chosen}, key=sum)
-        yield [Shape(s, t, max(1, batch_tokens // max(s, t) // multiple) * multiple) for s, t in pairs]
+        yield sorted(((int(edges[0][i]), int(edges[1][j])) for i, j in chosen), key=sum)
         saved = [
             ((count_ST * np.maximum(cost_ST - tokens_ST[i, j], 0))[: i + 1, : j + 1].sum(), i, j)
             for i, j in np.ndindex(tokens_ST.shape)
@@ -166,4 +216,12 @@ def candidate_shapes(lengths_N2, *, batch_tokens: int, multiple: int, most: int 
         if gain <= 0:
             return
         cost_ST[: i + 1, : j + 1] = np.minimum(cost_ST[: i + 1, : j + 1], tokens_ST[i, j])
-        chosen.append((i, j))
+        chosen.add((i, j))
+
+
+def _edges(lengths_N, counts_N, round_to: int) -> np.ndarray:
+    """At most 32 lengths, ascending, between which lie equal numbers of tokens; the last is the greatest."""
+    order = np.argsort(lengths_N, kind="stable")
+    tokens = np.cumsum((lengths_N * counts_N)[order])
+    at = np.searchsorted(tokens, np.linspace(0, 1, 32) * tokens[-1])
+    return np.unique(-(-lengths_N[order][np.minimum(at, len(order) - 1)] // round_to) * round_to)

@@ -35,7 +35,9 @@ def fetch(name: str) -> pathlib.Path:
     path, pinned = folder() / name, SOURCES[name]["sha256"]
     if not path.exists():
         try:
-            pooch.retrieve(url(name), known_hash=None, fname=path.name, path=path.parent)
+            pooch.retrieve(url(name), known_hash=f"sha256:{pinned}", fname=path.name, path=path.parent)
+        except ValueError as error:  # what came has another hash
+            raise InputError(f"{url(name)} is not what it was: {str(error).splitlines()[0]}") from None
         except Exception as error:  # whatever the network, the proxy or the disk answered
             raise InputError(
                 f"cannot download {name} ({type(error).__name__}); fetch {url(name)} elsewhere and put it at {path}, "

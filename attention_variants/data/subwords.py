@@ -10,8 +10,11 @@ from collections.abc import Iterable
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
+from attention_variants.data.batches import Ragged
 from attention_variants.data.tokens import END, SPECIAL
 from attention_variants.errors import InputError
+
+CHUNK = 10_000  # sentences encoded at a time: what the tokenizer returns is many times larger than the ids
 
 
 class Subwords:
@@ -23,9 +26,7 @@ class Subwords:
 
     @classmethod
     def train(cls, sentences: Iterable[str], size: int) -> "Subwords":
-        """A vocabulary of `size` subwords from `sentences`; 0 is one token per character. Raises InputError for a negative size."""
-        if size < 0:
-            raise InputError(f"task.subwords is {size}; expected a size such as 4000, or 0 for characters")
+        """A vocabulary of `size` subwords from `sentences`; 0 is one token per character."""
         tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=SPECIAL[3]))
         tokenizer.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
@@ -48,15 +49,16 @@ class Subwords:
     def save(self, path: pathlib.Path) -> None:
         """Writes the vocabulary to `path`, whole or not at all."""
         partial = path.with_name(path.name + ".partial")
-        self._tokenizer.save(str(partial))
+        partial.write_text(self._tokenizer.to_str())
         os.replace(partial, path)
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
 
-    def encode(self, sentences: list[str]) -> list[list[int]]:
+    def encode(self, sentences: list[str]) -> Ragged:
         """The token ids of each sentence, END last."""
-        return [[*encoding.ids, END] for encoding in self._tokenizer.encode_batch(sentences)]
+        chunks = (sentences[i : i + CHUNK] for i in range(0, len(sentences), CHUNK))
+        return Ragged.of([*e.ids, END] for chunk in chunks for e in self._tokenizer.encode_batch(chunk))
 
     def decode(self, rows: Iterable[Iterable[int]]) -> list[str]:
         """The text of each row of ids; what follows END, and special tokens, are left out."""

@@ -32,7 +32,7 @@ def split_lines(raw: bytes, name: str) -> list[str]:
     lines = []
     for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n"), start=1):
         try:
-            lines.append(line.decode("utf-8").removesuffix("\r"))
+            lines.append(line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r"))
         except UnicodeDecodeError as error:
             raise InputError(f"{name}, line {number}, is not UTF-8 (byte {error.start + 1}); expected UTF-8, see iconv") from None
     return lines

@@ -247,7 +247,10 @@ class Transformer(nn.Module):
         return x_BQD + sinusoidal(at_BQ, self.config.width).astype(x_BQD.dtype)
 
     def _logits(self, x_BTD):
-        return self.embedding.attend(self.decoder_norm(x_BTD) if self.config.norm == "pre" else x_BTD)
+        """In float32 at least, whatever the type of the computation: bfloat16 would tie and round them."""
+        x_BTD = self.decoder_norm(x_BTD) if self.config.norm == "pre" else x_BTD
+        table_VD = self.embedding.embedding.astype(x_BTD.dtype)
+        return jnp.einsum("btd,vd->btv", x_BTD, table_VD, preferred_element_type=self.config.param_dtype)
 
 
 def build(config: Config, variant: Any, vocabulary: int) -> Transformer:

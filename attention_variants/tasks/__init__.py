@@ -4,18 +4,23 @@ A task file holds
 
 - `Config`: a frozen dataclass of the task's own settings;
 - `Hypers`: a frozen dataclass of the numbers that runs may differ in without another compiled program;
-- `Task(settings, …)` with two constructors, `Task.new(settings)` and `Task.saved(settings, workdir)`, and
+- `Task` with two constructors, `Task.new(settings)` and `Task.saved(settings, workdir)`, and what follows. `place(batch)` puts
+  numpy arrays where the parameters are; rows are a multiple of `place.multiple`.
 
     metric: str, mode: "max" or "min"        what the best checkpoint is chosen by, on the validation split
     splits: tuple of names                   "train" and "validation" among them
     save(workdir)                            writes what `saved` reads (a vocabulary, say)
-    batches(split, seed, length, ...)        `data.batches.Batches`
+    describe() -> str                        a line about the data
+    batches(split, seed=, multiple=, …)      `data.batches.Batches`
+    tokens(batch) -> int                     how much of a batch is not padding
     init(key) -> (params, model_state)
     loss(params, model_state, batch, key, hypers) -> (sum, weight, metrics, model_state)
                                              metrics are (sum, weight) pairs by name; key None is deterministic
     evaluate(params, model_state, split, place) -> dict of numbers
-    predict(params, model_state, lines, place) -> list of lines
-    figures(params, model_state, folder) -> paths
+    predict(params, model_state, lines, place) -> (answers, remarks)
+                                             one answer per line; sentences on what was unusual
+    samples(params, model_state, place) -> list of dicts of strings
+    figures(params, model_state, place, folder) -> paths, the one to look at first
     width                                    D, for the Transformer paper's learning-rate schedule
 """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from attention_variants import data as sources
 from attention_variants import models, tasks
-from attention_variants.data.batches import Batches, Tokens
+from attention_variants.data.batches import Batches, Ragged, Tokens
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError, unknown
@@ -61,24 +62,27 @@ class Task:
 
     mode = "max"
 
-    def __init__(self, settings, vocabulary: Subwords):
+    def __init__(self, settings, vocabulary: Subwords, pairs: dict | None = None):
         self.config, self.data = settings.task, settings.data
         self.source = sources.load(settings.name("data"))
         self.metric, self.splits = self.source.METRIC, self.source.splits(self.data)
         self.vocabulary, self.width = vocabulary, settings.model.width
         self.model = models.load(settings.name("model")).build(settings.model, settings.variant, len(vocabulary))
-        self.dropped = 0
-        self._read = functools.cache(lambda split: _read(self.source, self.data, split))
+        self._pairs = dict(pairs or {})
         self._tokens = functools.cache(self._tokenise)
+        self._training_tokens = functools.cache(self._leave_out_the_long)
 
     @classmethod
     def new(cls, settings) -> "Task":
         """A task whose vocabulary is trained on the training split. Raises InputError for bad data before anything is written."""
         source = sources.load(settings.name("data"))
-        pairs = _read(source, settings.data, "train")
-        task = cls(settings, Subwords.train(pairs.source + pairs.target, settings.task.subwords))
-        for split in {"train", "validation", "test"} & set(task.splits):
-            task._tokens(split)
+        pairs = {
+            split: source.read(settings.data, split)
+            for split in ("train", "validation", "test")
+            if split in source.splits(settings.data)
+        }
+        task = cls(settings, Subwords.train(pairs["train"].source + pairs["train"].target, settings.task.subwords), pairs)
+        task._training_tokens()
         return task
 
     @classmethod
@@ -91,14 +95,15 @@ class Task:
 
     def describe(self) -> str:
         """One line about the data."""
-        pairs = len(self._tokens("train").source)
-        left_out = f"; {self.dropped:,} left out with more than {self.config.max_length} tokens" if self.dropped else ""
+        pairs = len(self._training_tokens().source)
+        dropped = len(self._tokens("train").source) - pairs
+        left_out = f"; {dropped:,} left out with more than {self.config.max_length} tokens" if dropped else ""
         return f"{pairs:,} training pairs{left_out}; {len(self.vocabulary):,} tokens in the vocabulary"
 
     def batches(self, split: str, **kwargs) -> Batches:
-        """The batches of a split; keyword arguments as for `Batches`."""
+        """The batches of a split, "train" without its overlong pairs; keyword arguments as for `Batches`."""
         kwargs = {"max_padding": self.config.max_padding, "batch_tokens": self.config.batch_tokens} | kwargs
-        return Batches(self._tokens(split), **kwargs)
+        return Batches(self._training_tokens() if split == "train" else self._tokens(split), **kwargs)
 
     def tokens(self, batch) -> int:
         """How many tokens of a batch are not padding, source and target together."""
@@ -123,9 +128,9 @@ class Task:
     def evaluate(self, params, model_state, split, place) -> dict:
         """Per-token loss and perplexity, and BLEU (cased, 13a) and exact match of greedy decoding, on a whole split."""
         del model_state
-        reference = self._read(split).target
+        reference = self._read_split(split).target
         total = weight = 0.0
-        for batch in self.batches(split, seed=None, max_padding=0.3, multiple=place.multiple):
+        for batch in Batches(self._tokens(split), **self._in_order(place)):
             sums = _log_likelihood(self.model, params, place(batch))
             total, weight = total + float(sums[0]), weight + float(sums[1])
         translations, unfinished = self._translate(params, self._tokens(split).source, place)
@@ -139,28 +144,32 @@ class Task:
             "unfinished": unfinished,
         }
 
-    def predict(self, params, model_state, lines, place) -> tuple[list[str], int]:
-        """One translation per line, and how many were cut at the output limit before they ended."""
+    def predict(self, params, model_state, lines, place) -> tuple[list[str], list[str]]:
+        """One translation per line, and sentences on what was unusual: lines longer than in training, translations cut short."""
         del model_state
-        return self._translate(params, self.vocabulary.encode(lines), place)
-
-    def longer_than_trained(self, lines: list[str]) -> list[int]:
-        """The numbers (from 1) of the lines with more tokens than any training sentence was allowed."""
-        return [n for n, row in enumerate(self.vocabulary.encode(lines), 1) if len(row) > self.config.max_length]
+        source, limit, remarks = self.vocabulary.encode(lines), self.config.max_length, []
+        if (longer := np.flatnonzero(source.lengths() > limit)).size:
+            many = f"{len(longer)} of {len(lines)} lines are longer than the {limit} tokens of training"
+            remarks.append(f"{many} (first: line {longer[0] + 1}); they are translated whole all the same")
+        translations, unfinished = self._translate(params, source, place)
+        if unfinished:
+            remarks.append(f"{unfinished} of {len(lines)} translations had not ended at the output limit")
+        return translations, remarks
 
     def samples(self, params, model_state, place, count: int = 3) -> list[dict[str, str]]:
         """The first validation sentences: source, reference and translation."""
-        pairs = self._read("validation")
+        pairs = self._read_split("validation")
         translations, _ = self.predict(params, model_state, pairs.source[:count], place)
         columns = zip(pairs.source, pairs.target, translations, strict=False)
         return [dict(source=s, reference=r, translation=t) for s, r, t in columns]
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
-        """Heatmaps of every attention layer and head on a validation sentence and its translation."""
+        """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""
         from attention_variants.figures import heatmaps  # matplotlib takes a second to import, and training does not need it
 
         del model_state
-        source = min(self._tokens("validation").source[:20], key=lambda row: abs(len(row) - 20))
+        first = itertools.islice(self._tokens("validation").source, 20)
+        source = min(first, key=lambda row: abs(len(row) - 20))
         out = np.asarray(greedy(self.model, params, jnp.asarray([source]), length=_output_limit(len(source))))[0]
         out = out[: int((out != PAD).sum())]
         _, traced = self.model.apply({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]), mutable=["trace"])
@@ -174,28 +183,34 @@ class Task:
                     path = folder / f"{layer}_{name}.png"
                     heatmaps.draw(path, weights_HQS, *axes[kind], title=f"{layer} {name}".replace("_", " "))
                     paths.append(path)
-        return paths
+        return sorted(paths, key=lambda path: ("cross" not in path.name, path.name))
+
+    def _read_split(self, split: str):
+        if split not in self.splits:
+            raise unknown("split", split, self.splits)
+        if split not in self._pairs:
+            self._pairs[split] = self.source.read(self.data, split)
+        return self._pairs[split]
 
     def _tokenise(self, split: str) -> Tokens:
-        pairs = self._read(split)
-        tokens = Tokens(self.vocabulary.encode(pairs.source), self.vocabulary.encode(pairs.target))
-        if split != "train":
-            return tokens
-        fits = [max(len(s), len(t)) <= self.config.max_length for s, t in zip(*tokens, strict=True)]
-        self.dropped = len(fits) - sum(fits)
-        if not any(fits):
-            raise InputError(f"every training pair is longer than task.max_length, {self.config.max_length}; expected a larger one")
-        return Tokens(*([row for row, fit in zip(side, fits, strict=True) if fit] for side in tokens))
+        pairs = self._read_split(split)
+        return Tokens(self.vocabulary.encode(pairs.source), self.vocabulary.encode(pairs.target))
 
-    def _translate(self, params, source: list[list[int]], place) -> tuple[list[str], int]:
+    def _leave_out_the_long(self) -> Tokens:
+        tokens = self._tokens("train")
+        fits = np.flatnonzero(tokens.lengths().max(1) <= self.config.max_length)
+        if not len(fits):
+            raise InputError(f"every training pair is longer than task.max_length, {self.config.max_length}; expected a larger one")
+        return tokens if len(fits) == len(tokens.source) else Tokens(*(Ragged.of(side[i] for i in fits) for side in tokens))
+
+    def _in_order(self, place) -> dict:
+        """How batches are made that nothing is learned from: in order, in few shapes that other data has too."""
+        return dict(batch_tokens=self.config.batch_tokens, seed=None, max_padding=0.3, multiple=place.multiple, round_to=8)
+
+    def _translate(self, params, source: Ragged, place) -> tuple[list[str], int]:
         """Greedy translations in the order of the sources, and how many reached the output limit."""
-        plan = Batches(
-            Tokens(source, [[END]] * len(source)),
-            batch_tokens=self.config.batch_tokens,
-            seed=None,
-            max_padding=0.3,
-            multiple=place.multiple,
-        )
+        nothing = Ragged.of([[END]] * len(source))
+        plan = Batches(Tokens(source, nothing), **self._in_order(place))
         rows: list = [None] * len(source)
         for batch in plan:
             length = _output_limit(batch["source"].shape[1])
@@ -216,12 +231,6 @@ def _log_likelihood(model, params, batch):
 def _output_limit(source_length: int) -> int:
     """How many tokens a translation may have; it depends on its own source alone, not on its batch."""
     return 2 * source_length + 10
-
-
-def _read(source, config, split: str):
-    if split not in source.splits(config):
-        raise unknown("split", split, source.splits(config))
-    return source.read(config, split)
 
 
 def _bleu(translations: list[str], references: list[str]) -> tuple[float, str]:

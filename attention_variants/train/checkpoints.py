@@ -5,9 +5,10 @@ that a checkpoint which rotted on disk is noticed and the one before it taken.
 """
 
 import contextlib
-import logging
+import json
 import pathlib
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,8 +17,6 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
 from attention_variants.errors import InputError
-
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells its life story at level INFO and WARNING
 
 
 class Restored(NamedTuple):
@@ -28,22 +27,25 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one workdir. `metric` and `mode` say what the best one is chosen by."""
+    """The checkpoints of one workdir: `metric` and `mode` choose the best one, `tell(sentence)` hears of broken ones."""
 
-    def __init__(self, workdir: pathlib.Path, *, metric: str, mode: str, keep: int, read_only: bool = False):
+    def __init__(self, workdir: pathlib.Path, *, metric: str, mode: str, keep: int, tell: Callable, read_only: bool = False):
+        self.folder, self._tell = workdir / "checkpoints", tell
+        if read_only and not self.folder.is_dir():
+            raise InputError(f"{workdir} has no checkpoints yet")
+        broken = _broken_metrics(self.folder, metric)
+        for step in () if read_only else broken:  # orbax would refuse them all because of one
+            self._set_aside(step, "its metrics cannot be read")
         latest = managers.LatestN(keep)
         best = managers.BestN(get_metric_fn=lambda m: m[metric], reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else managers.AnyPreservationPolicy([latest, best]),
-            best_fn=lambda m: m[metric],
+            best_fn=None if read_only and broken else lambda m: m[metric],
             best_mode=mode,
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
-        self.folder = workdir / "checkpoints"
-        if read_only and not self.folder.is_dir():
-            raise InputError(f"{workdir} has no checkpoints yet")
         self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options, item_names=("state", "meta"))
 
     def save(self, step: int, state, meta: dict, metrics: dict | None = None) -> None:
@@ -90,32 +92,51 @@ class Checkpoints:
             raise ValueError("its bytes are not those that were saved")
         return Restored(restored["state"], meta)
 
-    def restore_newest(self, like, tell, first: int | None = None) -> Restored | None:
-        """`first` if it is given and whole, else the newest checkpoint that is; `tell(sentence)` for each that is not.
+    def restore_newest(self, like, first: int | None = None, set_aside: bool = False) -> Restored | None:
+        """`first` if it is given and whole, else the newest checkpoint that is; None where there is none.
 
-        Returns None where there is no checkpoint. Raises InputError where there are some and all are broken.
+        With `set_aside`, broken checkpoints are moved out of the way, so that the run can write them anew.
+
+        Raises:
+          InputError: there are checkpoints, and all of them are broken.
         """
         steps = self.steps()[::-1]
-        steps = ([first] if first is not None else []) + [s for s in steps if s != first]
-        for step in steps:
+        for step in sorted(steps, key=lambda step: step != first):  # a stable sort: the others stay newest first
             try:
                 return self.restore(step, like)
+            except (MemoryError, PermissionError):
+                raise
             except Exception as error:  # tensorstore, json and orbax each raise their own
-                tell(f"the checkpoint of step {step} is broken ({first_line(error)}); trying the one before it")
+                self._tell(f"the checkpoint of step {step} is broken ({first_line(error)}); trying the one before it")
+                if set_aside and len(steps) > 1:
+                    self._set_aside(step, None)
+                    self._manager.reload()
         if steps:
             raise InputError(f"none of the checkpoints in {self.folder} can be read; delete the folder to start again")
         return None
 
-    def delete_after(self, step: int) -> None:
-        """Removes checkpoints later than `step`: broken ones that a run restored past."""
-        for later in self.steps():
-            if later > step:
-                self._manager.delete(later)
+    def _set_aside(self, step: int, why: str | None) -> None:
+        if why:
+            self._tell(f"the checkpoint of step {step} is broken ({why}); going on without it")
+        aside = self.folder.parent / "broken_checkpoints"
+        aside.mkdir(exist_ok=True)
+        (self.folder / str(step)).rename(aside / f"{step}.{len(list(aside.iterdir()))}")
 
     def close(self) -> None:
         """Ends the writer; what went wrong was raised by `save` or `wait`."""
         with contextlib.suppress(Exception):
             self._manager.close()
+
+
+def _broken_metrics(folder: pathlib.Path, metric: str) -> list[int]:
+    """The steps whose metrics, a file beside every checkpoint that was evaluated, cannot be read."""
+    broken = []
+    for path in folder.glob("*/metrics/metrics"):
+        try:
+            json.loads(path.read_text())[metric]
+        except (ValueError, KeyError, TypeError):
+            broken.append(int(path.parts[-3]))
+    return broken
 
 
 def first_line(error: Exception) -> str:

@@ -3,13 +3,16 @@
 import json
 import logging
 import os
-import pathlib
 import re
 import sys
 
+import absl.logging
+import jax
 from absl import flags
 
-from attention_variants.errors import InputError, unknown
+from attention_variants.data import text_files
+from attention_variants.errors import InputError
+from attention_variants.train import loop, runs
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -50,38 +53,37 @@ def _main(given) -> None:
         raise InputError("--workdir is missing; expected the folder of the run, --workdir=runs/NAME")
     if given.mode == "train" and given.config is None:
         raise InputError("--config is missing; expected a config file, --config=configs/translation.py")
-    if given.mode == "predict":  # before jax is imported, so that a mistake is told at once
-        lines = _lines(given.input)
-
-    import jax
-
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
-    if given.cache:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(given.cache).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells its life story below that
     if given.multihost:
         jax.distributed.initialize()
-
-    from attention_variants.train import loop, runs
-
-    tell = lambda sentence: print(sentence, file=sys.stderr)
     if given.mode == "train":
         results = loop.train(given.config, given.workdir).results
         if results is not None:
             print(json.dumps({split: results[split] for split in ("validation", "test") if split in results}))
-    elif given.mode == "evaluate":
-        print(json.dumps(runs.Loaded(given.workdir, tell).evaluate(given.split)))
-    else:
-        for answer in runs.Loaded(given.workdir, tell).predict(lines, tell):
-            print(answer)
+        return
+    run = runs.Loaded(given.workdir, _tell)
+    if given.mode == "evaluate":
+        print(json.dumps(run.evaluate(given.split)))
+        return
+    answers, remarks = run.predict(_lines(given.input))
+    for remark in remarks:
+        _tell(remark)
+    print("\n".join(answers), flush=True)
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def _lines(path: str) -> list[str]:
-    from attention_variants.data import text_files
-
-    if path == "-":
-        return text_files.refuse_empty(text_files.split_lines(sys.stdin.buffer.read(), "standard input"), "standard input")
-    return text_files.refuse_empty(text_files.read_lines(path), path)
+    """The sentences of a file, or of standard input."""
+    if path != "-":
+        return text_files.refuse_empty(text_files.read_lines(path), path)
+    if sys.stdin.isatty():
+        _tell("reading sentences, one a line, until Ctrl-D")
+    name = "standard input"
+    return text_files.refuse_empty(text_files.split_lines(sys.stdin.buffer.read(), name), name)
 
 
 def _sentence(error: Exception, argv: list[str]) -> str:
@@ -92,13 +94,9 @@ def _sentence(error: Exception, argv: list[str]) -> str:
     if isinstance(error, OSError) and "config file" in text:
         name = flags.FLAGS["config"].config_filename
         return f"cannot load the config file {name!r}; expected a file such as configs/translation.py"
-    if isinstance(error, AttributeError | KeyError):
-        for flag in argv:
-            node = flags.FLAGS["config"].value
-            override = re.match(r"--?(?:no)?config\.([\w.]+)", flag)
-            for key in override[1].split(".") if override else ():
-                keys = list(node.keys()) if hasattr(node, "keys") else ["(it has no keys)"]
-                if key not in keys:
-                    return str(unknown(f"key in {override[0]}:", key, keys))
-                node = node[key]
+    if isinstance(error, AttributeError | KeyError):  # an override of a key that there is not; the nearest is named in the text
+        key, near = re.search(r"\w+", text), re.search(r'Did you mean "(\w+)"', text)
+        flag = next((a for a in argv if key and re.search(rf"config\.(.*\.)?{key[0]}\b", a)), "an override")
+        hint = f"did you mean {near[1]!r}?" if near else "the first lines of the config file say what can be set"
+        return f"unknown config key {key[0]!r} in {flag}; {hint}" if key else text
     return " ".join(text.split())

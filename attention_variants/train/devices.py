@@ -5,6 +5,7 @@ result does not depend on how many devices there are.
 """
 
 import functools
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,17 +30,26 @@ class Place(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """`place` for training batches, `place_whole` for evaluation; `replicate` for state; `compile(step, *arguments)` gives
-    (callable, FLOPs of a call by XLA's own count of the unoptimised program)."""
+    """How a run uses its devices.
+
+    Attributes:
+      place: puts a training batch; place_whole: puts a batch that is evaluated or decoded.
+      replicate: puts a state; local: a state as `place_whole`'s computations take it.
+      compile: `compile(step, *arguments)` gives (callable, FLOPs of a call over all devices by XLA's count of the program).
+    """
 
     place: Place
     place_whole: Place
     replicate: Callable
+    local: Callable
     compile: Callable
 
 
 def connect(settings: Parallel) -> Backend:
-    """The backend of the settings. Raises InputError where there are fewer devices than asked for."""
+    """The backend of the settings; also has compiled programs kept. Raises InputError for more devices than there are."""
+    if settings.cache:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(settings.cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     available = jax.local_device_count()
     if settings.devices > available:
         raise InputError(f"parallel.devices is {settings.devices}; found {available} {jax.default_backend()} device(s)")
@@ -62,7 +72,9 @@ def _jit(devices) -> Backend:
 
     place = Place(put, len(devices))
     replicate = functools.partial(jax.device_put, device=everywhere)
-    return Backend(place, _one_device() if jax.process_count() > 1 else place, replicate, compiled)
+    if jax.process_count() > 1:
+        return Backend(place, _one_device(), replicate, _first_copy, compiled)
+    return Backend(place, place, replicate, lambda tree: tree, compiled)
 
 
 def _pmap(devices) -> Backend:
@@ -75,19 +87,17 @@ def _pmap(devices) -> Backend:
         step = functools.partial(step, axis=AXIS)
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices)
         lowered = mapped.lower(*arguments)
-        return lowered.compile(), _flops(lowered)
+        return lowered.compile(), _flops(lowered) * len(devices)  # the program is that of one device
 
-    return Backend(Place(put, len(devices)), _one_device(), lambda tree: tree, compiled)
+    return Backend(Place(put, len(devices)), _one_device(), lambda tree: tree, _first_copy, compiled)
 
 
 def _one_device() -> Place:
     return Place(functools.partial(jax.device_put, device=jax.local_devices()[0]), 1)
 
 
-def local(tree):
-    """A replicated tree as this process sees it, for computations of its own."""
-    if jax.process_count() == 1:
-        return tree
+def _first_copy(tree):
+    """A replicated tree as this process's first device holds it."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 

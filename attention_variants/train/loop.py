@@ -82,137 +82,154 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
     # Whatever can be refused is refused here, before anything is written.
     settings = settings_lib.parse(config)
     backend = devices.connect(settings.parallel)
-    multiple = backend.place.multiple * settings.optimizer.accumulate
     workdir = workdir_lib.check(workdir, settings)
     task_class = tasks.load(settings.name("task")).Task
     task = task_class.saved(settings, workdir) if runs.started(workdir) else task_class.new(settings)
-    pipeline = dict(seed=settings.run.seed, multiple=multiple, process=(jax.process_index(), jax.process_count()))
-    batches = task.batches("train", **pipeline)
+    # Rows in eights, so that 1, 2, 4 and 8 devices or parts make the same batches.
+    multiple = math.lcm(8, backend.place.multiple * settings.optimizer.accumulate)
+    process = (jax.process_index(), jax.process_count())
+    batches = task.batches("train", seed=settings.run.seed, multiple=multiple, process=process)
     when = plan(settings, batches.per_epoch)
     shape = optimizers.schedule(settings.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
 
-    with _one_sentence_for_a_full_disk(workdir), contextlib.ExitStack() as opened:
-        main = jax.process_index() == 0
-        if main:
+    main = jax.process_index() == 0
+    with workdir_lib.told_of(workdir), contextlib.ExitStack() as opened:
+        if main and not runs.finished(workdir):
             workdir_lib.open_for_training(workdir, settings)
             if not runs.started(workdir):
                 task.save(workdir)
         progress = opened.enter_context(contextlib.closing(Progress(when.total, quiet=quiet or not main)))
-        keep = dict(metric=task.metric, mode=task.mode, keep=settings.run.keep)
-        checkpoints = opened.enter_context(contextlib.closing(checkpoints_lib.Checkpoints(workdir, **keep)))
+        judged = dict(metric=task.metric, mode=task.mode, keep=settings.run.keep)
+        manager = checkpoints_lib.Checkpoints(workdir, **judged, tell=progress.tell)
+        checkpoints = opened.enter_context(contextlib.closing(manager))
 
         # State: the newest whole checkpoint, else from scratch.
         hypers = backend.replicate(step_lib.hypers_of(settings))
         state = backend.replicate(jax.jit(lambda: step_lib.init(task, settings))())
-        restored = checkpoints.restore_newest(state, progress.tell)
-        iterator = stream(task.batches("train", length=when.total, **pipeline))
+        restored = checkpoints.restore_newest(state, set_aside=True)
+        if runs.finished(workdir):
+            runs.show(workdir, runs.results(workdir), progress.tell)
+            progress.tell(f"{workdir} is finished; a new run wants a new --workdir")
+            return Result(restored.state, runs.results(workdir))
+        planned = {"steps": when.total, "epoch": when.per_epoch, "shapes": [list(s) for s in batches.shapes]}
+        iterator = stream(batches.until(when.total))
+        flops, tokens = 0.0, 0
         if restored is None:
             progress.console.print(parameter_table(state.params))
         else:
-            state, clock.before = restored.state, restored.meta["seconds"]
-            iterator.set_state(restored.meta["pipeline"])
+            state, meta = restored
+            if meta["plan"] != planned:
+                raise InputError(
+                    f"{workdir} was planned as {meta['plan']}, now {planned}; expected the data and devices it began with"
+                )
+            iterator.set_state(meta["pipeline"])
+            clock.resume(meta["clock"])
+            flops, tokens = meta["flops"], meta["tokens"]
+            progress.tell(f"going on from step {int(state.step)} of {when.total}")
         start = int(state.step)
-        checkpoints.delete_after(start)
-        if runs.finished(workdir):
-            progress.tell(f"{workdir} is finished; a new run wants a new --workdir")
-            return Result(state, runs.results(workdir))
-        if start:
-            progress.tell(f"going on from step {start} of {when.total}")
         shapes = f"{len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
         progress.tell(f"{task.describe()}; {shapes}")
-        writer = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
-        rows = opened.enter_context(contextlib.closing(writer))
+        rows = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
+        opened.enter_context(contextlib.closing(rows))
+        clock.parts["start"] = clock.parts.get("start", 0.0) + clock.now
 
-        compiled, flops, tokens = {}, 0.0, 0
-        pending = collections.deque()
+        compiled, pending, loop_started = {}, collections.deque(), clock.now
 
         def speed() -> dict:
-            seconds = max(clock.training, 1e-9)
-            return {"tokens_per_second": tokens / seconds, "flops_per_second": flops / seconds}
+            return {"tokens_per_second": tokens / clock.training, "flops_per_second": flops / clock.training}
 
         def report(keep: int) -> None:
             """Reads metrics of all but the newest `keep` steps, which the device may still be working on."""
             while len(pending) > keep:
-                at, metrics = pending.popleft()
+                done, metrics = pending.popleft()
                 numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
                 if not all(math.isfinite(n) for n in numbers.values()):
                     good = checkpoints.steps()
                     left = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
                     found = ", ".join(f"{k} {n:.4g}" for k, n in numbers.items())
-                    raise InputError(f"step {at} is not finite ({found}); stopped, {left}")
-                if when.due(when.log, at):
-                    rows.write(at, "train", numbers | speed() | {"seconds": clock.total, "epoch": at / when.per_epoch})
-                left = (when.total - at) * clock.training / (at - start)
-                progress.update(at, loss=numbers["loss"], seconds_left=left, **speed())
+                    raise InputError(f"step {done} is not finite ({found}); stopped, {left}")
+                if when.due(when.log, done):
+                    rows.write(done, "train", numbers | speed() | {"seconds": clock.total, "epoch": done / when.per_epoch})
+                left = (when.total - done) * (clock.now - loop_started) / (done - start)
+                progress.update(done, loss=numbers["loss"], seconds_left=left, **speed())
 
-        def save(metrics: dict | None = None) -> None:
-            report(0)
+        def save(step: int, validation: dict | None = None) -> None:
+            report(keep=0)
             with clock.part("save"):
-                checkpoints.save(at, state, {"pipeline": iterator.get_state(), "seconds": clock.total}, metrics)
+                beside = {"pipeline": iterator.get_state(), "plan": planned, "validation": validation}
+                beside |= {"clock": clock.save(), "flops": flops, "tokens": tokens}
+                numbers = {k: v for k, v in (validation or {}).items() if not isinstance(v, str)}
+                checkpoints.save(step, state, beside, numbers or None)
 
         with _signals() as stop, _profile(settings.log.profile, workdir) as profile:
-            for at in range(start + 1, when.total + 1):
+            for step in range(start + 1, when.total + 1):
                 with clock.part("input"):
                     batch = next(iterator)
                 placed = backend.place(batch)
                 lengths = tuple(v.shape for v in batch.values())
                 if lengths not in compiled:
-                    report(0)
+                    report(keep=0)
                     with clock.part("compile"):
                         compiled[lengths] = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers)
                 run, cost = compiled[lengths]
-                profile(at - start)
+                profile(step - start)
                 state, metrics = run(state, placed, hypers)
-                pending.append((at, metrics))
-                flops, tokens = flops + cost, tokens + task.tokens(batch)
-                report(keep=0 if at == start + 1 else 1)
-                if at == start + 1:
-                    progress.tell(f"first step done {clock.total - clock.before:.1f} s after the start")
-                if when.due(when.evaluate, at):
-                    report(0)
+                pending.append((step, metrics))
+                # XLA counts the body of accumulation's loop once.
+                flops += cost * settings.optimizer.accumulate
+                tokens += task.tokens(batch) * jax.process_count()
+                report(keep=0 if step == start + 1 else 1)
+                if step == start + 1:
+                    progress.tell(f"first step done {clock.now:.1f} s after the start")
+                if when.due(when.evaluate, step):
+                    report(keep=0)
                     with clock.part("evaluate"):
-                        found = task.evaluate(*_local(state), "validation", backend.place_whole)
-                    rows.write(at, "validation", found | {"seconds": clock.total, "epoch": at / when.per_epoch})
-                    progress.tell(f"step {at}: validation " + runs.in_words(found))
-                    save({k: v for k, v in found.items() if not isinstance(v, str)})
-                elif when.due(when.checkpoint, at) or at == when.total or stop.is_set():
-                    save()
-                if stop.is_set() and at < when.total:
+                        ours = backend.local(state.params), backend.local(state.model_state)
+                        found = task.evaluate(*ours, "validation", backend.place_whole)
+                    rows.write(step, "validation", found | {"seconds": clock.total, "epoch": step / when.per_epoch})
+                    progress.tell(f"step {step}: validation {runs.in_words(found)}")
+                    save(step, found)
+                elif when.due(when.checkpoint, step) or step == when.total or stop.is_set():
+                    save(step)
+                if stop.is_set():
                     checkpoints.wait()
-                    progress.tell(f"stopped by a signal after step {at}; the same command goes on from there")
+                    progress.tell(f"stopped by a signal after step {step}; the same command goes on from there")
                     return Result(state, None)
-        checkpoints.wait()
+            checkpoints.wait()
+
+        best = checkpoints.restore_newest(state, first=checkpoints.best_step())
         summary = speed() | {
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
             "seconds": clock.total,
-            "seconds_aside": clock.parts,
-            "input_wait": clock.parts.get("input", 0.0) / max(clock.training, 1e-9),
+            "seconds_of": clock.parts,
+            "input_wait": clock.parts.get("input", 0.0) / clock.training,
             "padding": batches.padding,
         }
-        return Result(state, runs.conclude(workdir, task, checkpoints, state, backend.place_whole, summary, progress.tell, main))
-
-
-def _local(state: step_lib.State):
-    return devices.local(state.params), devices.local(state.model_state)
+        results = runs.conclude(workdir, task, backend, best.state, when.total, summary, best.meta["validation"], write=main)
+        if main:
+            runs.show(workdir, results, progress.tell)
+        return Result(state, results)
 
 
 @contextlib.contextmanager
 def _signals():
     """An event that SIGTERM and Ctrl-C set, so that the step in hand can be finished and saved."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:  # hosts would stop at different steps
         yield stop
         return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def restore(*_):
-        stop.set()  # and the next signal does what it always does
-        for number, handler in zip(numbers, before, strict=True):
+    def restore():
+        for number, handler in before.items():
             signal.signal(number, handler)
 
-    for number in numbers:
-        signal.signal(number, restore)
+    def first(*_):
+        stop.set()
+        restore()  # the next signal does what it always does
+
+    for number in before:
+        signal.signal(number, first)
     try:
         yield stop
     finally:
@@ -235,11 +252,3 @@ def _profile(steps: int, workdir: pathlib.Path):
     finally:
         if running:
             jax.profiler.stop_trace()
-
-
-@contextlib.contextmanager
-def _one_sentence_for_a_full_disk(workdir: pathlib.Path):
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write to {workdir}: {error.strerror or error}; its checkpoints are whole") from None

@@ -9,14 +9,22 @@ import rich.table
 
 
 class Clock:
-    """Where time goes: the sum of each named part, in seconds. Training time is what is left of the total."""
+    """Where time goes, in seconds: each named part, and all of it. What a resumed run has spent before goes on counting."""
 
-    def __init__(self, before: float = 0.0):
-        self.started, self.before = time.monotonic(), before
+    def __init__(self):
+        self._started, self._before = time.monotonic(), 0.0
         self.parts: dict[str, float] = {}
+
+    def resume(self, saved: dict) -> None:
+        """Goes on from what `save` returned."""
+        self._before, self.parts = saved["total"], self.parts | saved["parts"]
+
+    def save(self) -> dict:
+        return {"total": self.total, "parts": self.parts}
 
     @contextlib.contextmanager
     def part(self, name: str):
+        """Counts what happens inside as a part of its own."""
         start = time.monotonic()
         try:
             yield
@@ -24,15 +32,19 @@ class Clock:
             self.parts[name] = self.parts.get(name, 0.0) + time.monotonic() - start
 
     @property
+    def now(self) -> float:
+        """Seconds since this process started the run."""
+        return time.monotonic() - self._started
+
+    @property
     def total(self) -> float:
-        """Seconds since the start, those before a resumption included."""
-        return self.before + time.monotonic() - self.started
+        """Seconds of all processes that worked on the run."""
+        return self._before + self.now
 
     @property
     def training(self) -> float:
-        """Seconds of this process spent on steps: neither compiling nor evaluating nor saving."""
-        aside = sum(v for k, v in self.parts.items() if k != "input")
-        return time.monotonic() - self.started - aside
+        """Seconds spent on steps, waiting for input included: neither starting, compiling, evaluating nor saving."""
+        return max(self.total - sum(v for k, v in self.parts.items() if k != "input"), 1e-9)
 
 
 class Progress:
@@ -47,7 +59,6 @@ class Progress:
             self._bar = rich.progress.Progress(
                 rich.progress.BarColumn(),
                 rich.progress.TextColumn("{task.completed}/{task.total} steps  {task.description}"),
-                rich.progress.TimeRemainingColumn(),
                 console=self.console,
             )
             self._task = self._bar.add_task("", total=total)
@@ -55,15 +66,16 @@ class Progress:
     def tell(self, sentence: str) -> None:
         self.console.print(sentence, markup=False)
 
-    def update(self, step: int, *, loss: float, tokens_per_second: float, flops_per_second: float, seconds_left: float, every=10.0):
-        """Shows where the run is; without a terminal, a line at most every `every` seconds."""
-        numbers = f"loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  {_flops(flops_per_second)}"
+    def update(self, step: int, *, loss: float, tokens_per_second: float, flops_per_second: float, seconds_left: float):
+        """Shows where the run is; without a terminal, a line at most every ten seconds."""
+        left = f"{int(seconds_left) // 60}:{int(seconds_left) % 60:02} left"
+        numbers = f"loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  {_flops(flops_per_second)}  {left}"
         if self._bar is not None:
             self._bar.start()
             self._bar.update(self._task, completed=step, description=numbers)
-        elif time.monotonic() - self._last >= every or step == self._total:
+        elif time.monotonic() - self._last >= 10 or step == self._total:
             self._last = time.monotonic()
-            self.tell(f"step {step}/{self._total}  {numbers}  {seconds_left / 60:.1f} min left")
+            self.tell(f"step {step}/{self._total}  {numbers}")
 
     def close(self) -> None:
         if self._bar is not None:

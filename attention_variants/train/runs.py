@@ -4,7 +4,6 @@ import json
 import pathlib
 
 import jax
-import jax.numpy as jnp
 
 from attention_variants import tasks
 from attention_variants.errors import InputError, unknown
@@ -12,6 +11,7 @@ from attention_variants.train import checkpoints as checkpoints_lib
 from attention_variants.train import devices
 from attention_variants.train import step as step_lib
 from attention_variants.train import workdir as workdir_lib
+from attention_variants.train.settings import Parallel
 
 RESULTS, DONE = "results.json", "DONE"
 
@@ -37,28 +37,37 @@ def in_words(numbers: dict) -> str:
     return ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if isinstance(v, float))
 
 
-def conclude(workdir, task, checkpoints, state, place, summary: dict, tell, write: bool) -> dict:
-    """The end of a run: the best checkpoint judged on validation and (once) test split, samples, figures, results.json, DONE."""
-    best = checkpoints.best_step()
-    last = int(state.step)
-    if best is not None and best != last:
-        state = checkpoints.restore_newest(state, tell, first=best).state
-    params, model_state = devices.local(state.params), devices.local(state.model_state)
-    found = {split: task.evaluate(params, model_state, split, place) for split in ("validation", "test") if split in task.splits}
-    report = {"metric": task.metric, "steps": last, "best_step": int(state.step)} | summary | found
-    if not write:
-        return report
-    paths = task.figures(params, model_state, place, workdir / "figures")
-    samples = task.samples(params, model_state, place)
-    for split, numbers in found.items():
-        tell(f"{split}: {in_words(numbers)}")
-    for sample in samples:
-        tell("".join(f"\n{name:>12}  {text}" for name, text in sample.items()))
-    tell(f"\nattention heatmaps: {paths[-1]} and {len(paths) - 1} more beside it")
-    report["samples"] = samples
-    workdir_lib.write_json(workdir / RESULTS, report)
-    (workdir / DONE).write_text("")
+def conclude(workdir, task, backend, state, step: int, summary: dict, validation: dict | None, write: bool) -> dict:
+    """The end of a run: the chosen state judged on the test split (once), samples, figures, results.json, DONE; the results.
+
+    Args:
+      step: the last step of the run; `state` is the best one's. summary: what training itself has to say.
+      validation: metrics of `state` on the validation split, where they are known.
+    """
+    params, model_state = backend.local(state.params), backend.local(state.model_state)
+    place = backend.place_whole
+    found = {"validation": validation or task.evaluate(params, model_state, "validation", place)}
+    if "test" in task.splits:
+        found["test"] = task.evaluate(params, model_state, "test", place)
+    report = {"metric": task.metric, "steps": step, "best_step": int(state.step)} | summary | found
+    if write:
+        report["samples"] = task.samples(params, model_state, place)
+        paths = task.figures(params, model_state, place, workdir / "figures")
+        report["figures"] = [str(path.relative_to(workdir)) for path in paths]
+        workdir_lib.write_json(workdir / RESULTS, report)
+        (workdir / DONE).write_text("")
     return report
+
+
+def show(workdir: pathlib.Path, report: dict, tell) -> None:
+    """Tells a person what a run came to: metrics, samples, and where the pictures lie."""
+    for split in ("validation", "test"):
+        if split in report:
+            tell(f"{split}: {in_words(report[split])}")
+    for sample in report["samples"]:
+        tell("".join(f"\n{name:>12}  {text}" for name, text in sample.items()))
+    figures = report["figures"]
+    tell(f"\nattention heatmaps: {workdir / figures[0]} and {len(figures) - 1} more beside it")
 
 
 class Loaded:
@@ -68,16 +77,16 @@ class Loaded:
         self.workdir, self.settings = workdir_lib.open_for_reading(workdir)
         if not started(self.workdir):
             raise InputError(f"{self.workdir} has no checkpoint yet; expected a run that has saved one")
-        self.place = devices.connect(self.settings.parallel).place_whole
+        backend = devices.connect(Parallel(cache=self.settings.parallel.cache))  # this machine, not the one it was trained on
+        self.place = backend.place_whole
         self.task = tasks.load(self.settings.name("task")).Task.saved(self.settings, self.workdir)
-        checkpoints = checkpoints_lib.Checkpoints(
-            self.workdir, metric=self.task.metric, mode=self.task.mode, keep=self.settings.run.keep, read_only=True
-        )
-        shapes = jax.eval_shape(lambda: step_lib.init(self.task, self.settings))
-        like = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        state = checkpoints.restore_newest(like, tell, first=checkpoints.best_step()).state
+        judged = dict(metric=self.task.metric, mode=self.task.mode, keep=self.settings.run.keep)
+        checkpoints = checkpoints_lib.Checkpoints(self.workdir, **judged, tell=tell, read_only=True)
+        like = jax.eval_shape(lambda: step_lib.init(self.task, self.settings))
+        state = checkpoints.restore_newest(like, first=checkpoints.best_step()).state
         checkpoints.close()
-        self.step, self.params, self.model_state = int(state.step), state.params, state.model_state
+        self.step = int(state.step)
+        self.params, self.model_state = backend.local(backend.replicate((state.params, state.model_state)))
 
     def evaluate(self, split: str) -> dict:
         """Metrics on a split. Raises InputError for a split that the data does not have."""
@@ -85,13 +94,6 @@ class Loaded:
             raise unknown("split", split, self.task.splits)
         return self.task.evaluate(self.params, self.model_state, split, self.place)
 
-    def predict(self, lines: list[str], tell) -> list[str]:
-        """One answer per line; what was unusual is told."""
-        if longer := self.task.longer_than_trained(lines):
-            limit = self.settings.task.max_length
-            many = f"{len(longer)} of {len(lines)} lines are longer than the {limit} tokens of training"
-            tell(f"{many} (first: line {longer[0]}); they are done whole all the same")
-        answers, unfinished = self.task.predict(self.params, self.model_state, lines, self.place)
-        if unfinished:
-            tell(f"{unfinished} of {len(lines)} answers had not ended at the output limit")
-        return answers
+    def predict(self, lines: list[str]) -> tuple[list[str], list[str]]:
+        """One answer per line, and sentences on what was unusual."""
+        return self.task.predict(self.params, self.model_state, lines, self.place)

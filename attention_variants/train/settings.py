@@ -61,10 +61,15 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """`backend`: jit over a mesh, or pmap; the numbers are the same. `devices`: how many local devices; 0 is all."""
+    """What a run is computed on; a run may be resumed with other values.
+
+    `backend`: jit over a mesh, or pmap; the numbers are the same. `devices`: how many local devices; 0, and many hosts, are all.
+    `cache`: folder of compiled programs, which the next start finds; "" keeps none.
+    """
 
     backend: Literal["jit", "pmap"] = "jit"
     devices: int = 0
+    cache: str = "~/.cache/attention-variants/xla"
 
     def __post_init__(self):
         if self.devices < 0:

@@ -4,6 +4,7 @@ config.json, command.txt, environment.json, vocabulary.json, metrics.jsonl, tens
 DONE at the end.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -24,39 +25,65 @@ def check(workdir: str | pathlib.Path, settings: Settings) -> pathlib.Path:
     """The absolute path of a folder that is new, empty, or a run with these settings; nothing is written.
 
     Raises:
-      InputError: the folder belongs to another config (what differs), or holds other things.
+      InputError: the folder belongs to another config (what differs), holds other things, or cannot be read.
     """
     workdir = pathlib.Path(workdir).expanduser().absolute()
-    config = workdir / "config.json"
-    if config.exists():
-        ours, theirs = settings.as_dict(), _read_json(config)
-        for section in FREE:
-            ours.pop(section), theirs.pop(section, None)
-        if changed := settings_lib.differences(ours, theirs):
-            raise InputError(f"{workdir} belongs to another config ({'; '.join(changed)}); expected a new --workdir for a new run")
-    elif workdir.exists() and (not workdir.is_dir() or any(f.suffix != ".partial" for f in workdir.iterdir())):
-        raise InputError(f"{workdir} exists and is not a run of this project; expected a new or empty folder")
+    with told_of(workdir):
+        if (workdir / "config.json").exists():
+            ours, theirs = settings.as_dict(), _read_config(workdir)
+            for section in FREE:
+                ours.pop(section), theirs.pop(section, None)
+            if changed := settings_lib.differences(ours, theirs):
+                raise InputError(
+                    f"{workdir} belongs to another config ({'; '.join(changed)}); expected a new --workdir for a new run"
+                )
+        elif workdir.exists() and (not workdir.is_dir() or any(f.suffix != ".partial" for f in workdir.iterdir())):
+            raise InputError(f"{workdir} exists and is not a run of this project; expected a new or empty folder")
     return workdir
 
 
 def open_for_training(workdir: pathlib.Path, settings: Settings) -> None:
-    """Makes the folder and writes what is known at the start. Raises InputError where it cannot be written."""
-    try:
+    """Makes the folder and writes what is known at the start: the config once, command and environment of every start.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    with told_of(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", settings.as_dict())  # first: from here on the folder is known as this run's
-        write_json(workdir / "environment.json", environment())
         with (workdir / "command.txt").open("a") as file:
             file.write(shlex.join(sys.argv) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write the workdir {workdir}: {error.strerror or error}") from None
+        path = workdir / "environment.json"
+        starts = json.loads(path.read_text()) if path.exists() else []
+        write_json(path, [*starts, environment()])
 
 
 def open_for_reading(workdir: str | pathlib.Path) -> tuple[pathlib.Path, Settings]:
     """The folder of a finished or running run, and its settings. Raises InputError where it is none."""
     workdir = pathlib.Path(workdir).expanduser().absolute()
-    if not (workdir / "config.json").exists():
-        raise InputError(f"{workdir} is not a workdir: it has no config.json; expected the --workdir of a training run")
-    return workdir, settings_lib.parse(_read_json(workdir / "config.json"))
+    with told_of(workdir):
+        if not (workdir / "config.json").exists():
+            raise InputError(f"{workdir} is not a workdir: it has no config.json; expected the --workdir of a training run")
+        return workdir, settings_lib.parse(_read_config(workdir))
+
+
+@contextlib.contextmanager
+def told_of(workdir: pathlib.Path):
+    """Turns what the file system refuses (a full disk, a missing permission) into an InputError that names the workdir."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot use the workdir {workdir}: {error.strerror or error}") from None
+
+
+def _read_config(workdir: pathlib.Path) -> dict:
+    try:
+        config = json.loads((workdir / "config.json").read_text())
+    except ValueError:
+        config = None
+    if not isinstance(config, dict) or not all(isinstance(section, dict) for section in config.values()):
+        raise InputError(f"{workdir} is not a run of this project: its config.json is of something else")
+    return config
 
 
 def write_json(path: pathlib.Path, content) -> None:
@@ -69,13 +96,6 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     os.replace(partial, path)
-
-
-def _read_json(path: pathlib.Path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
 
 
 def environment() -> dict:
