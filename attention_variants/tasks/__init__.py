@@ -39,8 +39,8 @@ class Hypers:
     learning_rate: float = 1e-3
 
     def __post_init__(self):
-        if not self.learning_rate >= 0:
-            raise InputError(f"hypers.learning_rate is {self.learning_rate}; expected a number from 0 on")
+        if not 0 <= self.learning_rate < 1e38:
+            raise InputError(f"hypers.learning_rate is {self.learning_rate}; expected a number from 0 on that float32 can hold")
 
 
 def load(name: str):

@@ -11,7 +11,7 @@ import jax
 from absl import flags
 
 from attention_variants.data import text_files
-from attention_variants.errors import InputError
+from attention_variants.errors import InputError, unknown
 from attention_variants.train import loop, runs
 
 
@@ -94,9 +94,20 @@ def _sentence(error: Exception, argv: list[str]) -> str:
     if isinstance(error, OSError) and "config file" in text:
         name = flags.FLAGS["config"].config_filename
         return f"cannot load the config file {name!r}; expected a file such as configs/translation.py"
-    if isinstance(error, AttributeError | KeyError):  # an override of a key that there is not; the nearest is named in the text
-        key, near = re.search(r"\w+", text), re.search(r'Did you mean "(\w+)"', text)
-        flag = next((a for a in argv if key and re.search(rf"config\.(.*\.)?{key[0]}\b", a)), "an override")
-        hint = f"did you mean {near[1]!r}?" if near else "the first lines of the config file say what can be set"
-        return f"unknown config key {key[0]!r} in {flag}; {hint}" if key else text
+    if isinstance(error, AttributeError | KeyError):
+        return _unknown_key(argv) or text
     return " ".join(text.split())
+
+
+def _unknown_key(argv: list[str]) -> str | None:
+    """The sentence for the first override whose key the config does not have."""
+    file = next(flag.partition("=")[2] for flag in argv if re.match(r"--?config=", flag))
+    for flag in argv:
+        override = re.match(r"--?(?:no)?config\.([\w.]+)", flag)
+        node = flags.FLAGS["config"].parser.parse(file)
+        for key in override[1].split(".") if override else ():
+            keys = list(node.keys()) if hasattr(node, "keys") else ["(it has no keys)"]
+            if key not in keys:
+                return str(unknown(f"config key in {override[0]}:", key, keys))
+            node = node[key]
+    return None
