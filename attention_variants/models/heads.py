@@ -42,7 +42,8 @@ class Noise(NamedTuple):
 class MultiHeadAttention(nn.Module):
     """Takes the place of `flax.linen.MultiHeadDotProductAttention`: same parameters, same output with the standard variant.
 
-    One thing differs: a query that may see no key gets zeros before the output projection, instead of the mean of all values.
+    What differs: a query that may see no key gets zeros before the output projection, instead of the mean of all values; dropout
+    bits belong to examples and not to places in a batch; inputs are (B, length, D). Caches are values (`Memory`), not a collection.
 
     Attributes:
       num_heads: H; it must divide `qkv_features`.
@@ -52,7 +53,8 @@ class MultiHeadAttention(nn.Module):
       out_features: width of the output; by default the width of the query inputs.
       dropout_rate: dropout of the attention weights (when not `deterministic`), from the PRNG collection "dropout".
       deterministic: no dropout; may be given in the call instead.
-      precision, kernel_init, out_kernel_init, bias_init, out_bias_init, use_bias, normalize_qk: as in flax.linen.
+      precision: of the projections.
+      kernel_init, out_kernel_init, bias_init, out_bias_init, use_bias, normalize_qk: as in flax.linen.
       variant: the Config of an attention variant, or a name: "standard" by default.
       route: how attention is computed, see `attention_variants.attend`.
     """

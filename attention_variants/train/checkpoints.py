@@ -26,6 +26,15 @@ class Restored(NamedTuple):
     meta: dict
 
 
+class _Manager(ocp.CheckpointManager):
+    def metrics(self, step):
+        """None where they cannot be read, as if there were none: orbax would refuse every checkpoint because of one."""
+        try:
+            return super().metrics(step)
+        except Exception:
+            return None
+
+
 class Checkpoints:
     """The checkpoints of one workdir: `metric` and `mode` choose the best one, `tell(sentence)` hears of broken ones."""
 
@@ -33,20 +42,21 @@ class Checkpoints:
         self.folder, self._tell = workdir / "checkpoints", tell
         if read_only and not self.folder.is_dir():
             raise InputError(f"{workdir} has no checkpoints yet")
-        broken = _broken_metrics(self.folder, metric)
-        for step in () if read_only else broken:  # orbax would refuse them all because of one
-            self._set_aside(step, "its metrics cannot be read")
+        if not read_only:
+            for step in _broken_metrics(self.folder, metric):
+                tell(f"the checkpoint of step {step} is broken (its metrics cannot be read); going on without it")
+                self._set_aside(step)
         latest = managers.LatestN(keep)
         best = managers.BestN(get_metric_fn=lambda m: m[metric], reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else managers.AnyPreservationPolicy([latest, best]),
-            best_fn=None if read_only and broken else lambda m: m[metric],
+            best_fn=lambda m: m[metric],
             best_mode=mode,
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options, item_names=("state", "meta"))
+        self._manager = _Manager(self.folder.absolute(), options=options, item_names=("state", "meta"))
 
     def save(self, step: int, state, meta: dict, metrics: dict | None = None) -> None:
         """Starts writing; the state is copied before this returns.
@@ -101,23 +111,26 @@ class Checkpoints:
           InputError: there are checkpoints, and all of them are broken.
         """
         steps = self.steps()[::-1]
+        broken = []
         for step in sorted(steps, key=lambda step: step != first):  # a stable sort: the others stay newest first
             try:
-                return self.restore(step, like)
+                restored = self.restore(step, like)
             except (MemoryError, PermissionError):
                 raise
             except Exception as error:  # tensorstore, json and orbax each raise their own
                 self._tell(f"the checkpoint of step {step} is broken ({first_line(error)}); trying the one before it")
-                if set_aside and len(steps) > 1:
-                    self._set_aside(step, None)
-                    self._manager.reload()
+                broken.append(step)
+                continue
+            if set_aside and broken:
+                for other in broken:
+                    self._set_aside(other)
+                self._manager.reload()
+            return restored
         if steps:
             raise InputError(f"none of the checkpoints in {self.folder} can be read; delete the folder to start again")
         return None
 
-    def _set_aside(self, step: int, why: str | None) -> None:
-        if why:
-            self._tell(f"the checkpoint of step {step} is broken ({why}); going on without it")
+    def _set_aside(self, step: int) -> None:
         aside = self.folder.parent / "broken_checkpoints"
         aside.mkdir(exist_ok=True)
         (self.folder / str(step)).rename(aside / f"{step}.{len(list(aside.iterdir()))}")
