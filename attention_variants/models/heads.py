@@ -94,10 +94,10 @@ class MultiHeadAttention(nn.Module):
         Args:
           inputs_q, inputs_k, inputs_v: inputs_v is inputs_k, and inputs_k is inputs_q, where they are not given.
           mask: a `Mask`, or a bool array broadcastable to (B, H, Q, S) as in flax.linen.
-          deterministic: no dropout; overrides the attribute.
+          deterministic: no dropout; overrides the attribute, and `noise`.
           noise: dropout with traced rates and example ids; overrides `dropout_rate`.
           memory: keys and values prepared before; read instead of `inputs_k` and `inputs_v`.
-          remember: only return the `Memory` of `inputs_k` and `inputs_v`.
+          remember: with `inputs_q` of the width that queries will have, only return the `Memory` of `inputs_k` and `inputs_v`.
 
         Returns:
           (B, Q, out_features), or a Memory.
@@ -107,6 +107,8 @@ class MultiHeadAttention(nn.Module):
         """
         if inputs_q.ndim != 3:
             raise ValueError(f"inputs_q has shape {inputs_q.shape}; expected (batch, length, features)")
+        if inputs_k is None and inputs_v is not None:
+            raise ValueError("inputs_v is given without inputs_k; expected both, or inputs_k alone")
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
         width = self.qkv_features or inputs_q.shape[-1]
@@ -158,9 +160,9 @@ class MultiHeadAttention(nn.Module):
         )(out_BQHV)
 
     def _dropout(self, batch: int, deterministic: bool | None, noise: Noise | None) -> Dropout | None:
-        if noise is not None:
+        if noise is not None and not deterministic:
             return Dropout(noise.attention_dropout, self.make_rng("dropout"), noise.row_B)
-        if self.dropout_rate == 0.0:
+        if noise is not None or self.dropout_rate == 0.0:
             return None
         if nn.merge_param("deterministic", self.deterministic, deterministic):
             return None

@@ -58,10 +58,17 @@ def attend_prepared(
     dropout: Dropout | None = None,
     route: str = "auto",
 ) -> tuple[jax.Array, jax.Array]:
-    """`attend` on what the score has already prepared; also returns the log-normaliser (B, H, Q), −inf for empty rows."""
+    """`attend` on what the score has already prepared; also returns the log-normaliser (B, H, Q), −inf for empty rows.
+
+    Raises:
+      ValueError: an unknown route, or a mask that does not fit.
+    """
     route = "dense" if route == "auto" else route
     if route not in ROUTES:
         raise ValueError(f"unknown route {route!r}; choose from auto, {', '.join(sorted(ROUTES))}")
+    if mask is not None:
+        batch, q_length = jax.tree.leaves(queries)[0].shape[:2]
+        mask.check(batch, q_length, v_BSHV.shape[1])
     return ROUTES[route](queries, keys, v_BSHV, score=score, mask=mask, bias=bias, dropout=dropout)
 
 

@@ -36,6 +36,21 @@ class Mask:
         if (self.q_segments is None) != (self.k_segments is None):
             raise ValueError("a mask takes q_segments and k_segments together, found only one of them")
 
+    def check(self, batch: int, queries: int, keys: int) -> None:
+        """Raises ValueError for an array that is not of a batch (or 1) and as many queries and keys (or 1) as there are."""
+        per_query, per_key = (batch, queries), (batch, keys)
+        expected = dict(q_valid=per_query, q_segments=per_query, q_at=per_query, k_valid=per_key, k_segments=per_key, k_at=per_key)
+        for name, shape in expected.items():
+            found = getattr(self, name)
+            if found is not None and (found.ndim != 2 or any(n not in (1, m) for n, m in zip(found.shape, shape, strict=True))):
+                raise ValueError(f"mask.{name} has shape {found.shape}; expected {shape}, or 1 in place of a number")
+        if self.dense is not None:
+            full = (batch, None, queries, keys)[4 - self.dense.ndim :]
+            if self.dense.ndim > 4 or any(m is not None and n not in (1, m) for n, m in zip(self.dense.shape, full, strict=False)):
+                raise ValueError(
+                    f"mask.dense has shape {self.dense.shape}; expected one that broadcasts to ({batch}, H, {queries}, {keys})"
+                )
+
     def visible(self, queries: int, keys: int, q_start=0, k_start=0) -> jax.Array | None:
         """What a block of `queries` × `keys` from (q_start, k_start) on may see.
 
