@@ -7,6 +7,9 @@
         --config.data.train_source=train.de --config.data.train_target=train.en \
         --config.data.validation_source=valid.de --config.data.validation_target=valid.en
 
+Expected on 2 CPU cores: dates, exact match @EXACT@ in @DEMO@; Multi30k De→En, 37.0 sacreBLEU (cased, 13a, greedy, seed 0) on
+test_2016_flickr in 22 minutes.
+
 Pieces of the config string (after the colon): data=dates|multi30k|parallel_text, variant=NAME, size=tiny|small|base|big,
 source= and target= (multi30k: de, en, fr), and tiny, which shrinks everything for a look in seconds. Every other setting is a
 flag: --config.hypers.dropout=0.2, --config.model.norm=pre, --config.run.duration="30 epochs".

@@ -54,7 +54,7 @@ def _main(given) -> None:
     if given.mode == "train" and given.config is None:
         raise InputError("--config is missing; expected a config file, --config=configs/translation.py")
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
-    absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells its life story below that
+    absl.logging.set_verbosity(absl.logging.FATAL)  # orbax tells its life story there, and prints what it also raises
     if given.multihost:
         jax.distributed.initialize()
     if given.mode == "train":

@@ -133,7 +133,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
         opened.enter_context(contextlib.closing(rows))
         clock.parts["start"] = clock.parts.get("start", 0.0) + clock.now
 
-        compiled, pending, loop_started = {}, collections.deque(), clock.now
+        compiled, pending = {}, collections.deque()
+        busy_before = clock.busy
 
         def speed() -> dict:
             return {"tokens_per_second": tokens / clock.training, "flops_per_second": flops / clock.training}
@@ -150,7 +151,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
                     raise InputError(f"step {done} is not finite ({found}); stopped, {left}")
                 if when.due(when.log, done):
                     rows.write(done, "train", numbers | speed() | {"seconds": clock.total, "epoch": done / when.per_epoch})
-                left = (when.total - done) * (clock.now - loop_started) / (done - start)
+                left = (when.total - done) * (clock.busy - busy_before) / (done - start)
                 progress.update(done, loss=numbers["loss"], seconds_left=left, **speed())
 
         def save(step: int, validation: dict | None = None) -> None:

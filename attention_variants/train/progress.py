@@ -42,6 +42,11 @@ class Clock:
         return self._before + self.now
 
     @property
+    def busy(self) -> float:
+        """Seconds but for starting and compiling: what goes on in proportion to the steps."""
+        return self.total - self.parts.get("start", 0.0) - self.parts.get("compile", 0.0)
+
+    @property
     def training(self) -> float:
         """Seconds spent on steps, waiting for input included: neither starting, compiling, evaluating nor saving."""
         return max(self.total - sum(v for k, v in self.parts.items() if k != "input"), 1e-9)

@@ -9,7 +9,8 @@ Settings of the paper: base 6 + 6 layers, width 512, 8 heads, feed-forward 2048,
 width 1024, 16 heads, feed-forward 4096, 300,000 steps, dropout 0.3. Adam (0.9, 0.98), eps 1e-9, the paper's schedule with 4,000
 steps of warm-up, label smoothing 0.1, about 25,000 source and 25,000 target tokens a batch, a joint vocabulary of 37,000 subwords.
 The paper reports 27.3 (base) and 28.4 (big) tokenised BLEU on newstest2014, by beam search over averaged checkpoints; sacreBLEU
-of greedy decoding from the best checkpoint is a different and lower number. Accumulate on small devices:
+of greedy decoding from the best checkpoint is a different and lower number, which we have not run (the paper: 12 hours and 3.5 days
+on 8 P100 GPUs). Accumulate on small devices:
 --config.optimizer.accumulate=8. Files: your own copy of the corpus, raw text.
 """
 

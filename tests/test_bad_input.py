@@ -1,0 +1,211 @@
+"""Whatever a person gets wrong is told in one sentence on standard error, with exit status 2 and nothing written."""
+
+import concurrent.futures
+import hashlib
+import pathlib
+import shutil
+
+import pytest
+
+from attention_variants.data import downloads
+
+CONFIG = "--config=configs/translation.py:tiny"
+PARALLEL = "--config=configs/translation.py:data=parallel_text,tiny"
+TEXTS = {
+    "good": b"one\ntwo\nthree\n",
+    "four": b"1\n2\n3\n4\n",
+    "empty": b"",
+    "latin1": b"one\ntw\xf6\nthree\n",
+    "hole": b"one\n\nthree\n",
+    "gzip": b"\x1f\x8b\x08\x00broken",
+}
+
+
+def parallel(source: str, target: str = "good", validation: str = "good") -> list[str]:
+    files = {"train_source": source, "train_target": target, "validation_source": validation, "validation_target": "good"}
+    return [PARALLEL, *(f"--config.data.{name}={{texts}}/{file}" for name, file in files.items())]
+
+
+# What is wrong: (flags, where {new} is a workdir that is not there yet; a word of the sentence; standard input).
+CASES = {
+    "no workdir": ([CONFIG], "--workdir is missing"),
+    "no config": (["--workdir={new}"], "--config is missing"),
+    "unknown flag": ([CONFIG, "--wrkdir={new}"], "workdir"),
+    "unknown mode": ([CONFIG, "--mode=tran", "--workdir={new}"], "mode"),
+    "argument that is no flag": ([CONFIG, "train", "--workdir={new}"], "unexpected argument 'train'"),
+    "config file that is not there": (
+        ["--config=configs/transaltion.py", "--workdir={new}"],
+        "cannot load the config file 'configs/transaltion.py'",
+    ),
+    "unknown piece": (
+        ["--config=configs/translation.py:tny", "--workdir={new}"],
+        "unknown piece of the config string 'tny'; did you mean 'tiny'?",
+    ),
+    "unknown variant": (
+        ["--config=configs/translation.py:variant=standrd", "--workdir={new}"],
+        "unknown variant 'standrd'; did you mean 'standard'?",
+    ),
+    "unknown size": (["--config=configs/translation.py:size=tny", "--workdir={new}"], "unknown size 'tny'; did you mean 'tiny'?"),
+    "unknown data": (
+        ["--config=configs/translation.py:data=multi30", "--workdir={new}"],
+        "unknown data 'multi30'; did you mean 'multi30k'?",
+    ),
+    "unknown key": (
+        [CONFIG, "--config.model.layrs=3", "--workdir={new}"],
+        "'layrs'; did you mean 'layers'?",
+    ),
+    "unknown section": (
+        [CONFIG, "--config.modl.layers=3", "--workdir={new}"],
+        "'modl'; did you mean 'model'?",
+    ),
+    "key below a key": ([CONFIG, "--config.model.layers.x=3", "--workdir={new}"], "--config.model.layers.x"),
+    "section set to a value": ([CONFIG, "--config.model=base", "--workdir={new}"], "model"),
+    "unknown value": ([CONFIG, "--config.optimizer.schedule=cosin", "--workdir={new}"], "'cosin'; did you mean 'cosine'?"),
+    "unknown route": ([CONFIG, "--config.model.route=densee", "--workdir={new}"], "'densee'; did you mean 'dense'?"),
+    "word for a number": ([CONFIG, "--config.model.layers=many", "--workdir={new}"], "many"),
+    "fraction for a whole number": ([CONFIG, "--config.run.seed=1.5", "--workdir={new}"], "1.5"),
+    "duration that is none": ([CONFIG, "--config.run.evaluate=often", "--workdir={new}"], "run.evaluate is 'often'"),
+    "rate out of range": ([CONFIG, "--config.hypers.dropout=1.5", "--workdir={new}"], "hypers.dropout is 1.5"),
+    "heads that do not divide": (
+        [CONFIG, "--config.model.heads=3", "--workdir={new}"],
+        "model.heads is 3, which does not divide model.width 16; the nearest that does is 2",
+    ),
+    "too many devices": ([CONFIG, "--config.parallel.devices=9", "--workdir={new}"], "parallel.devices is 9"),
+    "override before config": (["--config.model.layers=3", CONFIG, "--workdir={new}"], "config"),
+    "no data file given": ([PARALLEL, "--workdir={new}"], "data.train_source is not set"),
+    "missing data file": ([*parallel("nowhere"), "--workdir={new}"], "no such file"),
+    "empty data file": ([*parallel("empty"), "--workdir={new}"], "empty is empty"),
+    "broken gzip file": ([*parallel("gzip"), "--workdir={new}"], "cannot read"),
+    "files of different length": ([*parallel("four"), "--workdir={new}"], "four has 4 lines and"),
+    "line that is not UTF-8": ([*parallel("latin1"), "--workdir={new}"], "latin1, line 2, is not UTF-8"),
+    "empty source line": ([*parallel("hole"), "--workdir={new}"], "hole, line 2, is empty"),
+    "empty validation line": ([*parallel("good", validation="hole"), "--workdir={new}"], "hole, line 2, is empty"),
+    "everything too long": ([CONFIG, "--config.task.max_length=3", "--workdir={new}"], "task.max_length"),
+    "wrong checksum": (["--config=configs/translation.py:data=multi30k,tiny", "--workdir={new}"], "has the sha256"),
+    "no network and no cache": (
+        ["--config=configs/translation.py:data=multi30k,tiny,source=en,target=fr", "--workdir={new}"],
+        "cannot download multi30k/train.en.gz",
+    ),
+    "workdir of another config": ([CONFIG, "--config.run.seed=9", "--workdir={trained}"], "run.seed: 0 there, 9 here"),
+    "workdir that holds other things": ([CONFIG, "--workdir={texts}"], "is not a run of this project"),
+    "workdir that is a file": ([CONFIG, "--workdir={texts}/good"], "is not a run of this project"),
+    "workdir that cannot be made": ([CONFIG, "--workdir=/proc/run"], "the workdir /proc/run"),
+    "workdir below a file": ([CONFIG, "--workdir={texts}/good/run"], "the workdir"),
+    "evaluate without a run": (["--mode=evaluate", "--workdir={new}"], "is not a workdir"),
+    "predict without a run": (["--mode=predict", "--workdir={new}"], "is not a workdir", b"1 May 1999\n"),
+    "predict without checkpoints": (["--mode=predict", "--workdir={early}"], "has no checkpoint yet", b"1 May 1999\n"),
+    "evaluate without checkpoints": (["--mode=evaluate", "--workdir={early}"], "has no checkpoint yet"),
+    "only broken checkpoints": (["--mode=predict", "--workdir={broken}"], "none of the checkpoints", b"1 May 1999\n"),
+    "resume from only broken checkpoints": ([CONFIG, "{trained_flags}", "--workdir={broken}"], "none of the checkpoints"),
+    "unknown split": (["--mode=evaluate", "--split=tset", "--workdir={trained}"], "unknown split 'tset'; did you mean 'test'?"),
+    "input that is not there": (["--mode=predict", "--input={texts}/nowhere", "--workdir={trained}"], "no such file"),
+    "input of nothing": (["--mode=predict", "--workdir={trained}"], "standard input is empty"),
+    "input that is not UTF-8": (
+        ["--mode=predict", "--workdir={trained}"],
+        "standard input, line 2, is not UTF-8",
+        b"1 May 1999\n\xff\n",
+    ),
+    "input with an empty line": (
+        ["--mode=predict", "--workdir={trained}"],
+        "standard input, line 2, is empty",
+        b"1 May 1999\n\n2 May 1999\n",
+    ),
+}
+
+
+def contents(folder: pathlib.Path) -> dict:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="session")
+def outcomes(program, trained, tmp_path_factory):
+    """Every case's CompletedProcess, two at a time; a set of what was written, which must stay empty."""
+    root = tmp_path_factory.mktemp("bad")
+    texts, early, broken, data = (root / name for name in ("texts", "early", "broken", "data"))
+    texts.mkdir()
+    for name, content in TEXTS.items():
+        (texts / name).write_bytes(content)
+    run = root / "trained"
+    shutil.copytree(trained[0], run)
+    early.mkdir()
+    shutil.copy(run / "config.json", early)
+    shutil.copytree(run, broken)
+    (broken / "DONE").unlink()
+    for path in (broken / "checkpoints").glob("*/state/**/*"):
+        if path.is_file():
+            path.write_bytes(b"rust")
+    (data / "multi30k").mkdir(parents=True)
+    (data / "multi30k" / "train.de.gz").write_bytes(b"not these bytes")
+    before = contents(root)
+
+    def call(name):
+        flags, _, *stdin = CASES[name]
+        known = dict(texts=texts, early=early, broken=broken, trained=run, new=root / f"new {name}")
+        words = []
+        for flag in flags:
+            words += trained_flags() if flag == "{trained_flags}" else [flag.format(**known)]
+        return program(*words, stdin=stdin[0] if stdin else b"", ATTENTION_VARIANTS_DATA=str(data))
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        done = dict(zip(CASES, pool.map(call, CASES), strict=True))
+    after = contents(root)
+    return done, {path for path in after.keys() | before.keys() if after.get(path) != before.get(path)}
+
+
+def trained_flags() -> list[str]:
+    """The flags that say what the fixture `trained` was trained with."""
+    changes = {
+        "task.max_padding": 1.0,
+        "hypers.dropout": 0.1,
+        "run.duration": "12 steps",
+        "run.evaluate": "6 steps",
+        "run.checkpoint": "2 steps",
+    }
+    return [f"--config.{name}={value}" for name, value in changes.items()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_sentence_and_exit_status_2(outcomes, name):
+    done = outcomes[0][name]
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.strip().splitlines()
+    if name not in ("only broken checkpoints", "resume from only broken checkpoints", "no network and no cache"):  # what was tried
+        assert len(said) == 1, done.stderr
+    assert said[-1].startswith("error: ")
+    assert len(said[-1]) < 600
+    assert CASES[name][1] in said[-1]
+    assert done.stdout == ""
+
+
+def test_nothing_was_written(outcomes):
+    """But for the records of a run that was rightly begun again and then found its checkpoints broken."""
+    written = {str(path) for path in outcomes[1]}
+    assert written <= {"broken/environment.json", "broken/command.txt", "broken/config.json"}
+
+
+def test_the_checksum_message_names_both_hashes(outcomes):
+    said = outcomes[0]["wrong checksum"].stderr
+    assert hashlib.sha256(b"not these bytes").hexdigest() in said
+    assert downloads.SOURCES["multi30k/train.de.gz"]["sha256"] in said
+
+
+def test_the_download_message_says_from_where_and_where_to_put_it(outcomes):
+    said = outcomes[0]["no network and no cache"].stderr
+    assert downloads.url("multi30k/train.en.gz") in said
+    assert "data/multi30k/train.en.gz" in said
+
+
+def test_both_counts_are_told(outcomes):
+    said = outcomes[0]["files of different length"].stderr
+    assert "four has 4 lines" in said
+    assert "good has 3" in said
+
+
+def test_a_rate_that_leaves_every_number_behind_is_one_sentence_too(program, tmp_path):
+    """A loss or update that is not finite: exit status 2, the step, and what is left."""
+    done = program(CONFIG, "--config.hypers.learning_rate=1e30", "--config.task.max_padding=1.0", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "error: step 1 " in done.stderr.splitlines()[-1]
+    assert "there is no checkpoint yet" in done.stderr

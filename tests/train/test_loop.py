@@ -1,0 +1,365 @@
+"""Laws of a run: its folder, exact resumption, signals, losses that are not finite, and the best checkpoint that results report."""
+
+import errno
+import json
+import os
+import re
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from attention_variants.errors import InputError
+from attention_variants.tasks.translation import Task
+from attention_variants.train import loop, optimizers, runs, step
+from attention_variants.train import workdir as workdir_lib
+from attention_variants.train.records import Records
+
+SHORT = {
+    "data.train": 100,
+    "hypers.dropout": 0.1,
+    "run.duration": "16 steps",
+    "run.evaluate": "8 steps",
+    "run.checkpoint": "3 steps",
+}
+
+
+@pytest.fixture
+def config(make_config):
+    """Sixteen steps over more than two epochs; checkpoints at 3, 6, 8 (evaluated), 9, 12, 15, 16 (evaluated)."""
+    return make_config(**SHORT)
+
+
+@pytest.fixture(scope="module")
+def unbroken(make_config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    return workdir, loop.train(make_config(**SHORT), workdir, quiet=True)
+
+
+def rows(workdir) -> list[dict]:
+    """The rows of metrics.jsonl without the columns that tell time."""
+    timed = ("seconds", "tokens_per_second", "flops_per_second")
+    parsed = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in timed} for row in parsed]
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def at_step(monkeypatch, number: int, happen):
+    """Has `happen()` called while step `number` of the process is under way."""
+    count, original = iter(range(1, 1000)), Task.tokens
+
+    def tokens(self, batch):
+        if next(count) == number:
+            happen()
+        return original(self, batch)
+
+    monkeypatch.setattr(Task, "tokens", tokens)
+
+
+def latest(workdir) -> int:
+    return max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def test_a_finished_workdir_holds_all_that_was_promised(trained):
+    workdir, (state, results) = trained
+    assert int(state.step) == 12
+    for name in ("config.json", "command.txt", "environment.json", "metrics.jsonl", "vocabulary.json", "results.json", "DONE"):
+        assert (workdir / name).is_file(), name
+    assert any((workdir / "tensorboard").iterdir())
+    assert len(list((workdir / "figures").glob("*.png"))) == 3
+    assert [p.name for p in sorted((workdir / "checkpoints").iterdir(), key=lambda p: int(p.name))][-1] == "12"
+    assert not list(workdir.glob("*.partial"))
+    (environment,) = json.loads((workdir / "environment.json").read_text())  # one start
+    assert environment["packages"]["jax"] == jax.__version__
+    assert environment["backend"] == "cpu"
+    assert json.loads((workdir / "results.json").read_text()) == json.loads(json.dumps(results))
+
+
+def test_metrics_have_a_row_for_every_report(trained):
+    found = rows(trained[0])
+    assert [r["step"] for r in found if r["kind"] == "train"] == list(range(1, 13))
+    assert [r["step"] for r in found if r["kind"] == "validation"] == [6, 12]
+    assert {"loss", "grad_norm", "learning_rate", "epoch"} <= found[0].keys()
+    assert found[0]["loss"] > found[-2]["loss"]
+    assert found[-2]["learning_rate"] == pytest.approx(0, abs=1e-6)
+    assert all(np.isfinite(v) for r in found for v in r.values() if isinstance(v, float))
+
+
+def test_results_say_how_good_how_long_and_how_fast(trained):
+    _, (_, results) = trained
+    assert results["metric"] == "exact_match"
+    assert results["steps"] == 12
+    assert set(results["validation"]) == set(results["test"]) >= {"loss", "perplexity", "bleu", "bleu_signature", "exact_match"}
+    assert len(results["samples"]) == 3
+    assert results["parameters"] == 6592
+    assert results["seconds"] > 0
+    assert results["tokens_per_second"] > 0
+    assert results["flops_per_second"] > 0
+
+
+def test_the_same_seed_is_the_same_run_and_another_seed_another(config, unbroken, tmp_path):
+    again = loop.train(config, tmp_path / "again", quiet=True)
+    assert_equal(again.state, unbroken[1].state)
+    assert rows(tmp_path / "again") == rows(unbroken[0])
+    config.run.seed = 1
+    with pytest.raises(AssertionError):
+        assert_equal(loop.train(config, tmp_path / "other", quiet=True).state.params, unbroken[1].state.params)
+
+
+@pytest.mark.parametrize("number", [2, 5, 8])
+def test_sigterm_saves_exits_cleanly_and_the_run_goes_on_to_the_same_bits(config, unbroken, tmp_path, monkeypatch, number, capsys):
+    """Before the first checkpoint, between two, and at an evaluation."""
+    with monkeypatch.context() as patch:
+        at_step(patch, number, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        stopped = loop.train(config, tmp_path)
+    assert stopped.results is None
+    assert int(stopped.state.step) == number == latest(tmp_path)
+    assert not (tmp_path / "DONE").exists()
+    assert f"stopped by a signal after step {number}" in capsys.readouterr().err
+    resumed = loop.train(config, tmp_path)
+    assert f"going on from step {number} of 16" in capsys.readouterr().err
+    assert_equal(resumed.state, unbroken[1].state)
+    assert rows(tmp_path) == rows(unbroken[0])
+    for key in ("validation", "test", "samples", "best_step", "steps"):
+        assert resumed.results[key] == unbroken[1].results[key]
+
+
+def test_a_signal_handler_is_given_back(config, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    at_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert loop.train(config, tmp_path, quiet=True).results is None
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.parametrize("numbers", [(2,), (11,), (5, 4, 6)])
+def test_a_run_that_died_is_the_run_that_never_did(config, unbroken, tmp_path, monkeypatch, numbers):
+    """Died without a word, once or several times: what was done since the last checkpoint is done again, and recorded once."""
+
+    def die():
+        raise RuntimeError("power cut")
+
+    for number in numbers:
+        with monkeypatch.context() as patch:
+            at_step(patch, number, die)
+            with pytest.raises(RuntimeError, match="power cut"):
+                loop.train(config, tmp_path, quiet=True)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "kind": "tr')  # a row cut short
+    resumed = loop.train(config, tmp_path, quiet=True)
+    assert_equal(resumed.state, unbroken[1].state)
+    assert rows(tmp_path) == rows(unbroken[0])
+
+
+def test_a_run_that_died_before_it_began_can_begin(config, unbroken, tmp_path, monkeypatch):
+    """Killed while the folder's first files were written, at each of them."""
+
+    def die(*args, **kwargs):
+        raise RuntimeError("power cut")
+
+    for name in ("environment", "write_json"):
+        with monkeypatch.context() as patch:
+            patch.setattr(workdir_lib, name, die)
+            with pytest.raises(RuntimeError, match="power cut"):
+                loop.train(config, tmp_path / name, quiet=True)
+        (tmp_path / name / "config.json.partial").write_text('{"task"')
+        with monkeypatch.context() as patch:
+            patch.setattr(Task, "save", die)
+            with pytest.raises(RuntimeError, match="power cut"):
+                loop.train(config, tmp_path / name, quiet=True)
+        with monkeypatch.context() as patch:
+            at_step(patch, 1, die)
+            with pytest.raises(RuntimeError, match="power cut"):
+                loop.train(config, tmp_path / name, quiet=True)
+    assert_equal(loop.train(config, tmp_path / "environment", quiet=True).state, unbroken[1].state)
+
+
+def test_a_run_that_died_before_its_results_has_them_in_the_end(config, unbroken, tmp_path, monkeypatch):
+    def die(*args, **kwargs):
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "figures", die)
+        with pytest.raises(RuntimeError, match="power cut"):
+            loop.train(config, tmp_path, quiet=True)
+    assert not (tmp_path / "DONE").exists()
+    state, results = loop.train(config, tmp_path, quiet=True)
+    assert_equal(state, unbroken[1].state)
+    assert results["test"] == unbroken[1].results["test"]
+    assert (tmp_path / "DONE").exists()
+    assert rows(tmp_path) == rows(unbroken[0])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what tensorstore leaves behind
+def test_a_corrupt_latest_checkpoint_costs_time_and_no_bits(config, unbroken, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        at_step(patch, 14, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        loop.train(config, tmp_path, quiet=True)
+    files = [p for p in (tmp_path / "checkpoints" / "14" / "state").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    resumed = loop.train(config, tmp_path)
+    told = capsys.readouterr().err
+    assert "the checkpoint of step 14 is broken" in told
+    assert "going on from step 12 of 16" in told
+    assert_equal(resumed.state, unbroken[1].state)
+    assert rows(tmp_path) == rows(unbroken[0])
+
+
+def test_a_finished_workdir_is_not_trained_again(config, trained, make_config, monkeypatch, capsys):
+    workdir, (state, results) = trained
+    files = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.name in ("metrics.jsonl", "results.json", "DONE", "metadata")}
+    monkeypatch.setattr(step, "make", lambda *args: pytest.fail("trained again"))
+    again = loop.train(make_config(**{"hypers.dropout": 0.1, "log.tensorboard": True}), workdir)
+    assert_equal(again.state, state)
+    assert again.results == json.loads(json.dumps(results))
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+    assert "is finished; a new run wants a new --workdir" in capsys.readouterr().err
+
+
+def test_a_workdir_of_another_config_is_refused_and_left_alone(trained, make_config):
+    workdir = trained[0]
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+    with pytest.raises(
+        InputError,
+        match=r"belongs to another config \(hypers\.learning_rate: 0\.002 there, 0\.5 here; run\.seed: 0 there, 3 here\)",
+    ):
+        loop.train(make_config(**{"hypers.dropout": 0.1, "hypers.learning_rate": 0.5, "run.seed": 3}), workdir, quiet=True)
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
+def test_how_it_is_logged_may_change_between_a_run_and_its_resumption(make_config, trained):
+    assert loop.train(make_config(**{"hypers.dropout": 0.1, "log.every": "3 steps"}), trained[0], quiet=True).results is not None
+
+
+def finite(tree) -> bool:
+    return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(tree))
+
+
+def test_an_update_that_is_not_finite_stops_the_run_and_names_the_step(config, tmp_path, monkeypatch):
+    """The last good checkpoint is named, is good, and is the last: the state that is no longer finite is never saved."""
+    schedule = optimizers.schedule
+
+    def breaks(*args, **kwargs):
+        shape = schedule(*args, **kwargs)
+        return lambda at: jnp.where(at == 8, jnp.inf, shape(at))  # the ninth step, due for a checkpoint
+
+    monkeypatch.setattr(optimizers, "schedule", breaks)
+    with pytest.raises(InputError, match=r"^step 9 .*; stopped, the last good checkpoint is of step 8$"):
+        loop.train(config, tmp_path, quiet=True)
+    assert latest(tmp_path) == 8
+    assert finite(runs.Loaded(tmp_path, print).params)
+    assert not (tmp_path / "DONE").exists()
+    assert [r["step"] for r in rows(tmp_path) if r["kind"] == "train"] == list(range(1, 9))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, tmp_path, monkeypatch):
+    loss = Task.loss
+
+    def breaks(self, params, model_state, batch, key, hypers):
+        total, *rest = loss(self, params, model_state, batch, key, hypers)
+        return (total + jnp.where((batch["id"] == 7).any(), jnp.nan, 0.0), *rest)
+
+    monkeypatch.setattr(Task, "loss", breaks)
+    batches = Task.new(loop.settings_lib.parse(config)).batches("train", seed=0)
+    wanted = 1 + next(k for k in range(len(batches)) if 7 in batches[k]["id"])
+    with pytest.raises(InputError, match=rf"^step {wanted} .*nan.*; stopped, "):
+        loop.train(config, tmp_path, quiet=True)
+
+
+def test_a_first_step_that_is_not_finite_says_that_there_is_no_checkpoint(config, tmp_path):
+    config.hypers.learning_rate = 1e30
+    config.run.checkpoint = "1 steps"
+    with pytest.raises(InputError, match=r"^step 1 .*; stopped, there is no checkpoint yet$"):
+        loop.train(config, tmp_path, quiet=True)
+
+
+def test_results_are_of_the_best_checkpoint_which_is_kept(config, tmp_path, monkeypatch):
+    """Judged by the task's metric on the validation split; predict and evaluate take it too."""
+    scores, params = iter([0.1, 0.9, 0.3, 0.2] + [0.5] * 4), []
+
+    def evaluate(self, these, model_state, split, place):
+        params.append(these)
+        return {"loss": 1.0, "exact_match": next(scores), "note": "words"}
+
+    monkeypatch.setattr(Task, "evaluate", evaluate)
+    config.run.update(evaluate="4 steps", checkpoint="1 steps")
+    results = loop.train(config, tmp_path, quiet=True).results
+    assert results["best_step"] == 8
+    assert results["steps"] == 16
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [8, 15, 16]
+    assert len(params) == 5
+    assert results["validation"]["exact_match"] == 0.9
+    assert_equal(params[4], params[1])  # the test split at the end
+    loaded = runs.Loaded(tmp_path, print)
+    assert loaded.step == 8
+    assert_equal(loaded.params, params[1])
+
+
+def test_a_run_without_evaluations_reports_its_last_state(config, tmp_path):
+    config.run.update(evaluate="0", duration="3 steps")
+    state, results = loop.train(config, tmp_path, quiet=True)
+    assert results["best_step"] == 3
+    assert_equal(runs.Loaded(tmp_path, print).params, state.params)
+
+
+def test_training_outside_the_main_thread_works(config, tmp_path):
+    config.run.update(duration="2 steps")
+    found = []
+    thread = threading.Thread(target=lambda: found.append(loop.train(config, tmp_path, quiet=True)))
+    thread.start()
+    thread.join()
+    assert int(found[0].state.step) == 2
+
+
+def test_a_full_disk_is_one_sentence_and_the_checkpoints_before_it_are_whole(config, tmp_path, monkeypatch):
+    """Wherever it is noticed: in metrics.jsonl, or by orbax in another thread."""
+    write = Records.write
+
+    def full(self, at, *rest):
+        if at == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, at, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write", full)
+        with pytest.raises(InputError, match="No space left on device"):
+            loop.train(config, tmp_path, quiet=True)
+    assert int(loop.train(config, tmp_path, quiet=True).state.step) == 16
+
+    def refuse(self):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing file: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "wait_until_finished", refuse)
+        with pytest.raises(InputError, match="No space left on device"):
+            loop.train(config, tmp_path / "other", quiet=True)
+
+
+def test_every_duration_is_checked_before_anything_is_written(make_config, tmp_path):
+    for name in ("run.duration", "run.evaluate", "run.checkpoint", "log.every", "optimizer.warmup"):
+        with pytest.raises(InputError, match=re.escape(f"{name} is 'soon'")):
+            loop.train(make_config(**{name: "soon"}), tmp_path / "run", quiet=True)
+    with pytest.raises(InputError, match=r"run\.duration is '0'; expected at least one step"):
+        loop.train(make_config(**{"run.duration": "0"}), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_person_sees_parameters_speed_and_what_is_left(make_config, tmp_path, capsys):
+    results = loop.train(make_config(**{"run.duration": "2 steps"}), tmp_path).results
+    out, err = capsys.readouterr()
+    assert out == ""
+    for word in ("embedding", "64×16", "1,024", "6,592", "400 training pairs", "validation: loss", "attention heatmaps: "):
+        assert word in err
+    assert re.search(r"step 2/2 +loss \d\.\d+ +[\d,]+ tokens/s +[\d.]+ .FLOP/s +0:00 left", err)
+    assert re.search(r"first step done [\d.]+ s after the start", err)
+    for sample in results["samples"]:
+        assert all(text in err for text in sample.values())
