@@ -7,7 +7,8 @@
 
 Settings: 6 + 6 layers, width 512, 4 heads, feed-forward 1024, post-norm; Adam (0.9, 0.98), eps 1e-8, decoupled weight decay
 1e-4, inverse square root from 5e-4 after 4,000 steps; dropout 0.3, label smoothing 0.1, 4,096 tokens a batch, 10,000 joint
-subwords. The published scripts name no number of steps, 50 epochs is ours; no score of theirs is verified, and we have not run it. Files: your own copy of the corpus, raw text.
+subwords. The published scripts name no number of steps, 50 epochs is ours; no score of theirs is verified, and we have not run
+it. Files: your own copy of the corpus, raw text.
 """
 
 from configs import common
