@@ -40,6 +40,8 @@ def draw(path: pathlib.Path, weights_HQS: np.ndarray, queries: Sequence[str], ke
         panel.set_xticks(range(len(keys)), [_plain(t) for t in keys], rotation=90, fontsize=7)
         panel.set_yticks(range(len(queries)), [_plain(t) for t in queries], fontsize=7)
         panel.tick_params(length=0)
+    figure.supxlabel("keys", fontsize=9)
+    figure.supylabel("queries", fontsize=9)
     figure.colorbar(image, ax=figure.axes, shrink=0.6, label="weight")
     figure.suptitle(title, fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,9 +24,9 @@ from attention_variants.ops.losses import cross_entropy
 class Config:
     """How text becomes batches.
 
-    `batch_tokens`: rows of a batch times the longer of its two lengths, at the most. `subwords`: size of the joint vocabulary, 0 is
-    characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `max_padding`: batch shapes are
-    added until less than this share of all tokens is padding.
+    `batch_tokens`: rows of a batch (never under 8) times the longer of its two lengths, at the most. `subwords`: size of the joint
+    vocabulary, 0 is characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `max_padding`:
+    batch shapes are added until less than this share of all tokens is padding.
     """
 
     batch_tokens: int = 4096

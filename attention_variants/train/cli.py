@@ -94,17 +94,19 @@ def _sentence(error: Exception, argv: list[str]) -> str:
     if isinstance(error, OSError) and "config file" in text:
         name = flags.FLAGS["config"].config_filename
         return f"cannot load the config file {name!r}; expected a file such as configs/translation.py"
+    if "has no attribute 'get_config'" in text:
+        return "the file of --config defines no get_config; expected a file such as configs/translation.py"
     if isinstance(error, AttributeError | KeyError):
-        return _unknown_key(argv) or text
+        return _unknown_key(argv) or " ".join(text.split())
     return " ".join(text.split())
 
 
 def _unknown_key(argv: list[str]) -> str | None:
     """The sentence for the first override whose key the config does not have."""
     file = next(flag.partition("=")[2] for flag in argv if re.match(r"--?config=", flag))
+    config = flags.FLAGS["config"].parser.parse(file)
     for flag in argv:
-        override = re.match(r"--?(?:no)?config\.([\w.]+)", flag)
-        node = flags.FLAGS["config"].parser.parse(file)
+        override, node = re.match(r"--?(?:no)?config\.([\w.]+)", flag), config
         for key in override[1].split(".") if override else ():
             keys = list(node.keys()) if hasattr(node, "keys") else ["(it has no keys)"]
             if key not in keys:

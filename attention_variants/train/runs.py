@@ -61,6 +61,7 @@ def conclude(workdir, task, backend, state, step: int, summary: dict, validation
 
 def show(workdir: pathlib.Path, report: dict, tell) -> None:
     """Tells a person what a run came to: metrics, samples, and where the pictures lie."""
+    tell(f"best checkpoint by {report['metric']}: step {report['best_step']} of {report['steps']}")
     for split in ("validation", "test"):
         if split in report:
             tell(f"{split}: {in_words(report[split])}")
