@@ -83,7 +83,8 @@ class Checkpoints:
         except Exception as error:  # tensorstore and orbax raise their own for a full disk
             whole = [int(f.name) for f in self.folder.iterdir() if f.name.isdigit()]
             left = f"the checkpoint of step {max(whole)} is whole" if whole else "there is none yet"
-            raise InputError(f"cannot write a checkpoint to {self.folder} ({first_line(error)}); {left}") from None
+            reason = "No space left on device" if "No space left" in str(error) else first_line(error)
+            raise InputError(f"cannot write a checkpoint to {self.folder} ({reason}); {left}") from None
 
     def steps(self) -> list[int]:
         """The steps there are checkpoints of, ascending."""

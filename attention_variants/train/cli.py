@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import threading
 
 import absl.logging
 import jax
@@ -55,6 +56,7 @@ def _main(given) -> None:
         raise InputError("--config is missing; expected a config file, --config=configs/translation.py")
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax tells its life story there, and prints what it also raises
+    _silence_closed_loops()
     if given.multihost:
         jax.distributed.initialize()
     if given.mode == "train":
@@ -70,6 +72,22 @@ def _main(given) -> None:
     for remark in remarks:
         _tell(remark)
     print("\n".join(answers), flush=True)
+
+
+def _silence_closed_loops() -> None:
+    """When a disk is full, threads of tensorstore still call an event loop that orbax has closed, and print that they could not.
+
+    The error itself is raised by `Checkpoints.save` or `wait`; everything else that a thread prints is printed as ever.
+    """
+    for name in ("asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def unless_closed(hook, of):
+        return lambda *args: None if "Event loop is closed" in str(of(args)) else hook(*args)
+
+    sys.excepthook = unless_closed(sys.excepthook, lambda args: args[1])
+    sys.unraisablehook = unless_closed(sys.unraisablehook, lambda args: args[0].exc_value)
+    threading.excepthook = unless_closed(threading.excepthook, lambda args: args[0].exc_value)
 
 
 def _tell(sentence: str) -> None:
