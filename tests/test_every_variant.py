@@ -61,7 +61,7 @@ def gradients(name, q, k, v, mask, weight, **kwargs):
     return jax.jit(jax.grad(total, argnums=(0, 1, 2, 3)))(score_of(name, q, k, mask), q, k, v)
 
 
-def close(a, b, tolerance=1e-5):
+def assert_close(a, b, tolerance=1e-5):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance), a, b)
 
 
@@ -84,7 +84,7 @@ def test_attention_is_the_sum_of_values_weighted_by_similarity_times_magnitude(n
         sees = lambda _b, _h, i, j, b=b, h=h: reference.sees(b, h, i, j, **fields)
         one, _ = reference.attention(number(Q), number(S), v[b : b + 1, :, h : h + 1], similarity, magnitude, sees)
         expected[b, :, h] = one[0, :, 0]
-    close(out(name, q, k, v, Mask(**fields)), expected)
+    assert_close(out(name, q, k, v, Mask(**fields)), expected)
 
 
 @pytest.mark.parametrize("argument", ["q", "k", "v"])
@@ -111,12 +111,12 @@ def test_masked_keys_change_nothing(name):
     weight, more = draw(5, B, Q, H, V), 4
     far_k, far_v = (jnp.concatenate([x, 9 * draw(6, B, more, *x.shape[2:])], axis=1) for x in (k, v))
     mask = Mask(k_valid=jnp.broadcast_to(jnp.arange(S + more) < S, (B, S + more)))
-    close(out(name, q, far_k, far_v, mask), out(name, q, k, v))
+    assert_close(out(name, q, far_k, far_v, mask), out(name, q, k, v))
     short = gradients(name, q, k, v, Mask(), weight)
     long = gradients(name, q, far_k, far_v, mask, weight)
     assert not long[2][:, S:].any()
     assert not long[3][:, S:].any()
-    close((*long[:2], long[2][:, :S], long[3][:, :S]), short)
+    assert_close((*long[:2], long[2][:, :S], long[3][:, :S]), short)
 
 
 def test_the_order_of_keys_does_not_matter(name):
@@ -125,8 +125,8 @@ def test_the_order_of_keys_does_not_matter(name):
     valid = jnp.arange(S)[None] != jnp.array([[2], [5]])
     order, turn = np.array([3, 6, 0, 2, 5, 1, 4]), np.array([4, 2, 0, 1, 3])
     whole = out(name, q, k, v, Mask(k_valid=valid))
-    close(out(name, q, k[:, order], v[:, order], Mask(k_valid=valid[:, order])), whole)
-    close(out(name, q[:, turn], k, v, Mask(k_valid=valid)), whole[:, turn])
+    assert_close(out(name, q, k[:, order], v[:, order], Mask(k_valid=valid[:, order])), whole)
+    assert_close(out(name, q[:, turn], k, v, Mask(k_valid=valid)), whole[:, turn])
 
 
 def test_heads_and_examples_do_not_see_each_other(name):
@@ -182,7 +182,7 @@ def test_the_logits_are_log_similarity_plus_log_magnitude(name):
     assert logits.dtype == similarity.dtype == jnp.asarray(magnitude).dtype == jnp.float32
     assert np.broadcast_shapes(jnp.shape(magnitude), (B, H, 1, S)) == (B, H, 1, S)
     apart = logits - (similarity + magnitude)
-    close(apart, jnp.broadcast_to(apart[..., :1], apart.shape))
+    assert_close(apart, jnp.broadcast_to(apart[..., :1], apart.shape))
 
 
 def test_logits_of_a_block_are_a_block_of_the_logits(name):
@@ -190,7 +190,7 @@ def test_logits_of_a_block_are_a_block_of_the_logits(name):
     score, *both = prepared(name, *arrays()[:2])
     whole = score.logits(*both)
     cut = lambda tree, start, stop: jax.tree.map(lambda x: x[:, start:stop], tree)
-    close(score.logits(cut(both[0], 1, 4), cut(both[1], 2, 7)), whole[:, :, 1:4, 2:7])
+    assert_close(score.logits(cut(both[0], 1, 4), cut(both[1], 2, 7)), whole[:, :, 1:4, 2:7])
 
 
 def test_pairs_are_the_diagonal_of_the_logits(name):
@@ -200,7 +200,7 @@ def test_pairs_are_the_diagonal_of_the_logits(name):
     logits_HEE = score.logits(score.prepare_queries(q[None]), score.prepare_keys(k[None]))[0]
     pairs = score.pair(q, k)
     assert pairs.shape == (5, H)
-    close(pairs, jnp.diagonal(logits_HEE, axis1=1, axis2=2).T)
+    assert_close(pairs, jnp.diagonal(logits_HEE, axis1=1, axis2=2).T)
 
 
 def test_prepared_keys_can_be_written_one_by_one(name):
@@ -213,9 +213,9 @@ def test_prepared_keys_can_be_written_one_by_one(name):
     for at in (2, 0, 1, 6, 5, 3, 4):
         one = Memory(score, score.prepare_keys(k[:, at : at + 1], jnp.array([[at]])), v[:, at : at + 1])
         memory = write(memory, one, at)
-    close((memory.keys, memory.v_BSHV), (keys, v))
+    assert_close((memory.keys, memory.v_BSHV), (keys, v))
     written = attend_prepared(queries, memory.keys, memory.v_BSHV, score=memory.score, mask=None)[0]
-    close(written, attend_prepared(queries, keys, v, score=score, mask=None)[0])
+    assert_close(written, attend_prepared(queries, keys, v, score=score, mask=None)[0])
 
 
 def test_a_decoder_reads_its_cache_like_the_whole(name):
@@ -229,7 +229,7 @@ def test_a_decoder_reads_its_cache_like_the_whole(name):
         here = x[:, at : at + 1]
         memory = memory.write(module.apply(params, here, remember=True), at)
         one = module.apply(params, here, mask=Mask(causal=True, q_at=jnp.array([[at]])), memory=memory)
-        close(one[:, 0], whole[:, at])
+        assert_close(one[:, 0], whole[:, at])
 
 
 @pytest.mark.parametrize("route", ["auto", *sorted(ROUTES)])
@@ -240,10 +240,10 @@ def test_every_route_agrees_with_dense(name, route):
     weight = draw(5, B, Q, H, V)
     score, queries, keys = prepared(name, q, k)
     one, other = (attend_prepared(queries, keys, v, score=score, mask=mask, route=r) for r in ("dense", route))
-    close(one, other)
+    assert_close(one, other)
     w_BHQS = weights(queries, keys, other[1], score=score, mask=mask)
-    close(jnp.einsum("bhqs,bshv->bqhv", w_BHQS, v), one[0])
-    close(gradients(name, q, k, v, mask, weight, route="dense"), gradients(name, q, k, v, mask, weight, route=route))
+    assert_close(jnp.einsum("bhqs,bshv->bqhv", w_BHQS, v), one[0])
+    assert_close(gradients(name, q, k, v, mask, weight, route="dense"), gradients(name, q, k, v, mask, weight, route=route))
 
 
 def test_bfloat16_inputs_give_float32_logits(name):
@@ -254,9 +254,9 @@ def test_bfloat16_inputs_give_float32_logits(name):
     logits = score.logits(score.prepare_queries(q), score.prepare_keys(k))
     assert logits.dtype == jnp.float32
     exact = score_of(name, *wide)
-    close(logits, exact.logits(exact.prepare_queries(wide[0]), exact.prepare_keys(wide[1])), 0.05)
+    assert_close(logits, exact.logits(exact.prepare_queries(wide[0]), exact.prepare_keys(wide[1])), 0.05)
     assert out(name, q, k, v).dtype == jnp.bfloat16
-    close(out(name, q, k, v).astype(jnp.float32), out(name, *wide, v.astype(jnp.float32)), 0.05)
+    assert_close(out(name, q, k, v).astype(jnp.float32), out(name, *wide, v.astype(jnp.float32)), 0.05)
 
 
 def test_batch_jit_and_vmap_agree(name):
@@ -265,12 +265,12 @@ def test_batch_jit_and_vmap_agree(name):
     valid = jnp.arange(S)[None] != jnp.array([[2], [5]])
     whole = out(name, q, k, v, Mask(k_valid=valid))
     compiled = jax.jit(lambda q, k, v, mask: out(name, q, k, v, mask))
-    close(compiled(q, k, v, Mask(k_valid=valid)), whole)
+    assert_close(compiled(q, k, v, Mask(k_valid=valid)), whole)
     for b in range(B):
         row = slice(b, b + 1)
-        close(out(name, q[row], k[row], v[row], Mask(k_valid=valid[row])), whole[row])
+        assert_close(out(name, q[row], k[row], v[row], Mask(k_valid=valid[row])), whole[row])
     lanes = jax.vmap(lambda q, k, v, valid: out(name, q[None], k[None], v[None], Mask(k_valid=valid[None]))[0])
-    close(lanes(q, k, v, valid), whole)
+    assert_close(lanes(q, k, v, valid), whole)
 
 
 def test_dropout_belongs_to_the_example(name):
@@ -278,7 +278,7 @@ def test_dropout_belongs_to_the_example(name):
     (q, k, v), turn, rows = arrays(), np.array([1, 0]), jnp.array([17, 4])
     dropped = lambda q, k, v, rows, seed=8: out(name, q, k, v, dropout=Dropout(0.4, jax.random.key(seed), rows))
     whole = dropped(q, k, v, rows)
-    close(dropped(q[turn], k[turn], v[turn], rows[turn]), whole[turn])
+    assert_close(dropped(q[turn], k[turn], v[turn], rows[turn]), whole[turn])
     assert np.abs(whole - dropped(q, k, v, rows, seed=9)).max() > 0.01
     assert np.abs(whole - out(name, q, k, v)).max() > 0.01
 
