@@ -31,6 +31,9 @@ CASES = {
     "no workdir": ([CONFIG], "--workdir is missing"),
     "no config": (["--workdir={new}"], "--config is missing"),
     "unknown flag": ([CONFIG, "--wrkdir={new}"], "workdir"),
+    "unknown flag with a dot": ([CONFIG, "--confg.run.seed=3", "--workdir={new}"], "unknown flag 'confg'; did you mean 'config'?"),
+    "name of a section": ([CONFIG, "--config.data.name=multi30k", "--workdir={new}"], "--config.data.name cannot be changed"),
+    "comma for the colon": (["--config=configs/translation.py,tiny", "--workdir={new}"], "expected configs/translation.py:tiny"),
     "unknown mode": ([CONFIG, "--mode=tran", "--workdir={new}"], "mode"),
     "argument that is no flag": ([CONFIG, "train", "--workdir={new}"], "unexpected argument 'train'"),
     "config file that is not there": (

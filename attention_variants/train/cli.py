@@ -20,6 +20,10 @@ def parse(argv: list[str]) -> list[str]:
     """Parses flags as absl does, except that what is wrong with them is one sentence on standard error and exit status 2."""
     try:
         rest = flags.FLAGS(argv)
+        if named := next(filter(None, map(re.compile(r"--?config\.\w+\.name\b").match, argv)), None):
+            raise InputError(
+                f"{named[0]} cannot be changed; names are pieces of the config string, --config=FILE.py:data=…,variant=…"
+            )
         if len(rest) > 1:
             raise InputError(f"unexpected argument {rest[1]!r}; expected --flag=value")
         config = flags.FLAGS["config"].value
@@ -111,9 +115,14 @@ def _sentence(error: Exception, argv: list[str]) -> str:
         return re.sub(r"^[\w.]+(Error|Exception): ", "", text.splitlines()[-1])
     if isinstance(error, OSError) and "config file" in text:
         name = flags.FLAGS["config"].config_filename
-        return f"cannot load the config file {name!r}; expected a file such as configs/translation.py"
+        file, _, pieces = name.partition(".py")
+        near = f"{file}.py:{pieces[1:]}, with a colon before the pieces" if pieces else "a file such as configs/translation.py"
+        return f"cannot load the config file {name!r}; expected {near}"
     if "has no attribute 'get_config'" in text:
         return "the file of --config defines no get_config; expected a file such as configs/translation.py"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        ours = {"config", *(flag.name for flag in flags.FLAGS.get_key_flags_for_module(argv[0]))}
+        return str(unknown("flag", error.flagname.partition(".")[0], ours))
     if isinstance(error, AttributeError | KeyError):
         return _unknown_key(argv) or " ".join(text.split())
     return " ".join(text.split())

@@ -107,6 +107,7 @@ def test_a_config_has_every_setting_and_no_other(make_config):
         ({"optimizer": {"b2": 1.0}}, r"optimizer\.b2 is 1\.0; expected at least 0 and below 1"),
         ({"optimizer": {"clip": -1.0}}, r"optimizer\.clip is -1"),
         ({"optimizer": {"eps": float("nan")}}, r"optimizer\.eps is nan"),
+        ({"optimizer": {"clip": True}}, r"config\.optimizer\.clip is True; expected float"),
         ({"parallel": {"devices": -1}}, r"parallel\.devices is -1"),
     ],
 )
@@ -129,8 +130,8 @@ def test_differences_name_every_setting_that_differs(make_config):
     ours, theirs = (settings.parse(make_config(**{"hypers.learning_rate": rate})).as_dict() for rate in (0.1, 0.2))
     assert settings.differences(ours, theirs) == ["hypers.learning_rate: 0.2 there, 0.1 here"]
     assert settings.differences(ours, ours) == []
-    del theirs["run"]["keep"]
-    assert settings.differences(ours, theirs)[1] == "run.keep: None there, 2 here"
+    del theirs["run"]["keep"], ours["run"]["seed"]
+    assert settings.differences(ours, theirs)[1:] == ["run.keep: None there, 2 here", "run.seed: 0 there, None here"]
 
 
 @pytest.mark.parametrize(

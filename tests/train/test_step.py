@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from attention_variants.tasks.translation import Task
@@ -52,9 +53,11 @@ def test_accumulating_over_parts_is_one_step_on_the_whole_batch(make_config):
 def test_the_loss_of_a_step_is_per_target_token(task, make_config):
     settings = settings_lib.parse(make_config())
     run, state, batch, hypers = ready(task, settings)
-    total, weight, _, _ = task.loss(state.params, {}, batch, None, hypers)
+    mean = lambda params: jnp.divide(*task.loss(params, {}, batch, None, hypers)[:2])
+    loss, grads = jax.value_and_grad(mean)(state.params)
     _, metrics = jax.jit(run)(state, batch, hypers)
-    assert float(metrics["loss"]) == pytest.approx(float(total) / float(weight), rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-4)
     assert float(metrics["loss"]) == pytest.approx(np.log(len(task.vocabulary)), rel=0.5)
 
 
