@@ -5,7 +5,6 @@ that a checkpoint which rotted on disk is noticed and the one before it taken.
 """
 
 import contextlib
-import json
 import pathlib
 import zlib
 from collections.abc import Callable
@@ -27,10 +26,16 @@ class Restored(NamedTuple):
 
 
 class _Manager(ocp.CheckpointManager):
+    """Metrics that cannot be read count as none: orbax would refuse every checkpoint because of one."""
+
+    def __init__(self, metric: str, *args, **kwargs):
+        self._metric = metric
+        super().__init__(*args, **kwargs)
+
     def metrics(self, step):
-        """None where they cannot be read, as if there were none: orbax would refuse every checkpoint because of one."""
         try:
-            return super().metrics(step)
+            found = super().metrics(step)
+            return found if isinstance(found[self._metric], int | float) else None
         except Exception:
             return None
 
@@ -42,10 +47,6 @@ class Checkpoints:
         self.folder, self._tell = workdir / "checkpoints", tell
         if read_only and not self.folder.is_dir():
             raise InputError(f"{workdir} has no checkpoints yet")
-        if not read_only:
-            for step in _broken_metrics(self.folder, metric):
-                tell(f"the checkpoint of step {step} is broken (its metrics cannot be read); going on without it")
-                self._set_aside(step)
         latest = managers.LatestN(keep)
         best = managers.BestN(get_metric_fn=lambda m: m[metric], reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
@@ -56,7 +57,7 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
-        self._manager = _Manager(self.folder.absolute(), options=options, item_names=("state", "meta"))
+        self._manager = _Manager(metric, self.folder.absolute(), options=options, item_names=("state", "meta"))
 
     def save(self, step: int, state, meta: dict, metrics: dict | None = None) -> None:
         """Starts writing; the state is copied before this returns.
@@ -140,17 +141,6 @@ class Checkpoints:
         """Ends the writer; what went wrong was raised by `save` or `wait`."""
         with contextlib.suppress(Exception):
             self._manager.close()
-
-
-def _broken_metrics(folder: pathlib.Path, metric: str) -> list[int]:
-    """The steps whose metrics, a file beside every checkpoint that was evaluated, cannot be read."""
-    broken = []
-    for path in folder.glob("*/metrics/metrics"):
-        try:
-            json.loads(path.read_text())[metric]
-        except (ValueError, KeyError, TypeError):
-            broken.append(int(path.parts[-3]))
-    return broken
 
 
 def first_line(error: Exception) -> str:

@@ -140,12 +140,26 @@ def test_whichever_file_of_the_latest_is_broken_the_one_before_is_taken_or_nothi
     assert fell_back > 1
 
 
-def test_one_flipped_bit_in_the_largest_file_is_noticed(tmp_path):
+def test_one_flipped_bit_in_the_largest_file_is_noticed_and_left_where_it_is_unless_asked(tmp_path):
     filled(tmp_path, [None, None])
     flip(max((tmp_path / "checkpoints" / "2").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0))
+    files = sorted(tmp_path.rglob("*"))
     found, told = restored(tmp_path)
     assert int(found.state["step"]) == 1
     assert len(told) == 1
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+@pytest.mark.parametrize("error", [MemoryError, PermissionError])
+def test_what_is_no_fault_of_the_checkpoint_is_not_taken_for_one(tmp_path, monkeypatch, error):
+    def refuse(*args):
+        raise error
+
+    filled(tmp_path, [None, None])
+    monkeypatch.setattr(Checkpoints, "restore", refuse)
+    with pytest.raises(error):
+        restored(tmp_path, set_aside=True)
+    assert not (tmp_path / "broken_checkpoints").exists()
 
 
 def test_a_state_that_is_not_the_saved_one_is_noticed_by_its_checksum(tmp_path, monkeypatch):
@@ -185,6 +199,22 @@ def test_a_broken_one_is_set_aside_so_that_its_step_can_be_saved_anew(tmp_path):
     assert int(checkpoints.restore_newest(state(0)).state["step"]) == 33
     checkpoints.close()
     assert len(list((tmp_path / "broken_checkpoints").iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "3", "null", "[]", '{"loss": 1.0}', '{"score": "high"}'])
+def test_metrics_that_cannot_be_read_count_as_none(tmp_path, content):
+    """The state beside them is whole and is taken; saving goes on, and the best is chosen among those that can be read."""
+    filled(tmp_path, [0.1, 0.9])
+    (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text(content)
+    checkpoints = open_(tmp_path)
+    assert checkpoints.best_step() == 1
+    assert int(checkpoints.restore_newest(state(0), set_aside=True).state["step"]) == 2
+    for step, score in ((3, 0.5), (4, 0.2), (5, 0.3)):
+        checkpoints.save(step, state(step), {}, {"score": score})
+    checkpoints.wait()
+    assert checkpoints.best_step() == 3
+    assert checkpoints.steps() == [3, 4, 5]
+    checkpoints.close()
 
 
 def test_reading_writes_nothing(tmp_path):

@@ -62,8 +62,23 @@ def test_a_batch_is_divided_over_the_devices_and_the_state_is_not(tiny_config):
     assert [s.data.shape for s in batch["source"].addressable_shards] == [(2, 3)] * 4
     assert sorted(int(s.data[0, 0]) for s in batch["source"].addressable_shards) == [0, 6, 12, 18]
     assert backend.place.multiple == 4
+    mapped = devices.connect(settings_lib.Parallel("pmap", 4)).place({"source": np.arange(24).reshape(8, 3)})
+    np.testing.assert_array_equal(mapped["source"], np.arange(24).reshape(4, 2, 3))
     state = backend.replicate({"w": np.ones((5, 3), np.float32)})
     assert [s.data.shape for s in state["w"].addressable_shards] == [(5, 3)] * 4
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_flops_are_those_of_all_devices(path):
+    """A product of (8, 16) and (16, 32) matrices takes 2 · 8 · 16 · 32 of them, however its rows are divided."""
+
+    def product(state, batch, hypers, axis=None):
+        out = (batch["x"] @ state).sum(0)
+        return state, jax.lax.psum(out, axis) if axis else out
+
+    backend = devices.connect(settings_lib.Parallel(*PATHS[path]))
+    state, batch = backend.replicate(np.ones((16, 32), np.float32)), backend.place({"x": np.ones((8, 16), np.float32)})
+    assert backend.compile(product, state, batch, backend.replicate({}))[1] == pytest.approx(2 * 8 * 16 * 32, rel=0.1)
 
 
 @pytest.mark.parametrize("backend", ["jit", "pmap"])

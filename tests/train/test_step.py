@@ -79,6 +79,8 @@ def test_a_step_is_a_function_of_its_arguments(task, make_config):
     assert loss(state, hypers) != loss(state._replace(step=state.step + 1), hypers)
     assert loss(state, hypers) != loss(state, hypers | {"seed": jnp.uint32(1)})
     assert differences(run(state, batch, hypers)[0], run(state, batch, hypers)[0]) == 0
+    at_rest = run(state, batch, hypers | {"learning_rate": jnp.float32(0)})[0]
+    assert differences(at_rest.params, state.params) == 0
     assert int(run(state, batch, hypers)[0].step) == 1
 
 
