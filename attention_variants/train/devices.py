@@ -58,9 +58,14 @@ def connect(settings: Parallel) -> Backend:
     return (_pmap if settings.backend == "pmap" else _jit)(devices)
 
 
-def _jit(devices) -> Backend:
+def _shardings(devices) -> tuple[NamedSharding, NamedSharding]:
+    """How a batch's rows, and how everything else, lie on the devices."""
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    rows, everywhere = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
+
+
+def _jit(devices) -> Backend:
+    rows, everywhere = _shardings(devices)
 
     def put(batch):
         return {k: jax.make_array_from_process_local_data(rows, v) for k, v in batch.items()}
@@ -79,17 +84,18 @@ def _jit(devices) -> Backend:
 
 def _pmap(devices) -> Backend:
     here = [d for d in devices if d.process_index == jax.process_index()]
+    replicate = functools.partial(jax.device_put, device=_shardings(devices)[1])
 
     def put(batch):
         return {k: np.reshape(v, (len(here), -1, *v.shape[1:])) for k, v in batch.items()}
 
     def compiled(step, *arguments):
         step = functools.partial(step, axis=AXIS)
-        mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices)
+        mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=0)
         lowered = mapped.lower(*arguments)
         return lowered.compile(), _flops(lowered) * len(devices)  # the program is that of one device
 
-    return Backend(Place(put, len(devices)), _one_device(), lambda tree: tree, _first_copy, compiled)
+    return Backend(Place(put, len(devices)), _one_device(), replicate, _first_copy, compiled)
 
 
 def _one_device() -> Place:

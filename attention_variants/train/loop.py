@@ -203,6 +203,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
             "seconds": clock.total,
             "seconds_of": clock.parts,
+            "tokens": tokens,
+            "flops": flops,
             "input_wait": clock.parts.get("input", 0.0) / clock.training,
             "padding": batches.padding,
         }

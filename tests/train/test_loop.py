@@ -152,6 +152,31 @@ def test_a_run_without_evaluations_reports_its_last_state(config, tmp_path):
     assert_equal(runs.Loaded(tmp_path, print).params, state.params)
 
 
+def test_work_is_counted_over_all_parts_of_a_batch(make_config, tmp_path):
+    """Twice the parts, half the rows in each: the same work."""
+    work = []
+    for parts in (1, 2):
+        config = make_config(**{"optimizer.accumulate": parts, "run.duration": "2 steps"})
+        work.append(loop.train(config, tmp_path / str(parts), quiet=True).results)
+    assert work[0]["flops"] == pytest.approx(work[1]["flops"], rel=0.1)
+    assert work[0]["tokens"] == work[1]["tokens"]
+    assert work[0]["flops"] > 6 * 6592 * work[0]["tokens"] / 2  # six a parameter and token, source or target
+
+
+def test_a_window_of_steps_is_profiled(make_config, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: calls.append(("start", len(steps), folder)))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append(("stop", len(steps))))
+    steps = []
+    tokens = Task.tokens
+    monkeypatch.setattr(Task, "tokens", lambda self, batch: steps.append(1) or tokens(self, batch))
+    loop.train(make_config(**{"log.profile": 2, "run.duration": "15 steps"}), tmp_path / "two", quiet=True)
+    assert calls == [("start", 9, str(tmp_path / "two" / "profile")), ("stop", 11)]
+    calls.clear(), steps.clear()
+    loop.train(make_config(**{"log.profile": 9, "run.duration": "12 steps"}), tmp_path / "cut", quiet=True)
+    assert [c[0] for c in calls] == ["start", "stop"]  # a run that ends first has its trace too
+
+
 def test_training_outside_the_main_thread_works(config, tmp_path):
     config.run.update(duration="2 steps")
     found = []

@@ -1,14 +1,17 @@
 """Laws of resumption: a run that was stopped or died, wherever it was, ends with the bits of the run that never did."""
 
+import json
 import os
 import signal
 
 import pytest
 from workdirs import assert_equal, at_step, latest, rows
 
+from attention_variants.errors import InputError
 from attention_variants.tasks.translation import Task
 from attention_variants.train import loop
 from attention_variants.train import workdir as workdir_lib
+from attention_variants.train.progress import Clock
 
 
 def test_the_same_seed_is_the_same_run_and_another_seed_another(config, unbroken, tmp_path):
@@ -34,7 +37,8 @@ def test_sigterm_saves_exits_cleanly_and_the_run_goes_on_to_the_same_bits(config
     assert f"going on from step {number} of 16" in capsys.readouterr().err
     assert_equal(resumed.state, unbroken[1].state)
     assert rows(tmp_path) == rows(unbroken[0])
-    for key in ("validation", "test", "samples", "best_step", "steps"):
+    assert len(json.loads((tmp_path / "environment.json").read_text())) == 2  # one entry per start
+    for key in ("validation", "test", "samples", "best_step", "steps", "tokens", "flops"):
         assert resumed.results[key] == unbroken[1].results[key]
 
 
@@ -101,6 +105,38 @@ def test_a_run_that_died_before_its_results_has_them_in_the_end(config, unbroken
     assert results["test"] == unbroken[1].results["test"]
     assert (tmp_path / "DONE").exists()
     assert rows(tmp_path) == rows(unbroken[0])
+
+
+def test_the_time_of_earlier_starts_counts(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        save = Clock.save
+        patch.setattr(Clock, "save", lambda self: save(self) | {"total": 1000.0})
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        loop.train(config, tmp_path, quiet=True)
+    assert 1000 < loop.train(config, tmp_path, quiet=True).results["seconds"] < 2000
+
+
+@pytest.mark.parametrize("parallel", [{"devices": 4}, {"devices": 2, "backend": "pmap"}])
+def test_a_run_goes_on_with_the_same_batches_on_other_devices(config, unbroken, tmp_path, monkeypatch, parallel):
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        loop.train(config, tmp_path, quiet=True)
+    config.parallel.update(parallel)
+    resumed = loop.train(config, tmp_path, quiet=True)
+    assert resumed.results["tokens"] == unbroken[1].results["tokens"]
+    for ours, theirs in zip(rows(tmp_path), rows(unbroken[0]), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+
+def test_devices_that_cannot_divide_the_batches_of_a_run_are_refused(config, tmp_path, monkeypatch):
+    """Three devices take batches of 24, 48, … rows, not those of the plan the run began with."""
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        loop.train(config, tmp_path, quiet=True)
+    config.parallel.devices = 3
+    with pytest.raises(InputError, match=r"was planned as .*expected the data and devices it began with"):
+        loop.train(config, tmp_path, quiet=True)
+    assert latest(tmp_path) == 5
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what tensorstore leaves behind
