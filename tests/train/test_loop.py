@@ -152,6 +152,26 @@ def test_a_run_without_evaluations_reports_its_last_state(config, tmp_path):
     assert_equal(runs.Loaded(tmp_path, print).params, state.params)
 
 
+def test_what_is_due_every_so_often_is_due_at_the_end_too():
+    plan = loop.Plan(total=10, per_epoch=5, evaluate=3, checkpoint=0, log=1)
+    assert [step for step in range(1, 11) if plan.due(plan.evaluate, step)] == [3, 6, 9, 10]
+    assert not any(plan.due(plan.checkpoint, step) for step in range(1, 11))
+
+
+@pytest.mark.parametrize(("devices", "parts", "multiple"), [(1, 1, 8), (2, 2, 8), (4, 1, 8), (3, 1, 24), (4, 4, 16)])
+def test_rows_come_in_eights_whatever_divides_them(make_config, tmp_path, monkeypatch, devices, parts, multiple):
+    """So that a run may go on with another number of devices; nothing is written before."""
+
+    def batches(self, split, **kwargs):
+        raise InputError(f"multiple of {kwargs['multiple']}")
+
+    monkeypatch.setattr(Task, "batches", batches)
+    config = make_config(**{"parallel.devices": devices, "optimizer.accumulate": parts})
+    with pytest.raises(InputError, match=f"^multiple of {multiple}$"):
+        loop.train(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_work_is_counted_over_all_parts_of_a_batch(make_config, tmp_path):
     """Twice the parts, half the rows in each: the same work."""
     work = []
