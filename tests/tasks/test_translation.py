@@ -12,6 +12,7 @@ import sacrebleu
 from attention_variants.data import Pairs
 from attention_variants.data.tokens import PAD
 from attention_variants.errors import InputError
+from attention_variants.figures import heatmaps
 from attention_variants.tasks import translation
 from attention_variants.train import runs, step
 from attention_variants.train import settings as settings_lib
@@ -175,6 +176,10 @@ def test_a_row_drops_the_same_whatever_batch_it_is_in(task, loaded, place):
     loss = jax.jit(lambda batch: task.loss(loaded.params, {}, batch, jax.random.key(3), hypers)[0])
     whole, even, odd = (float(loss(place({k: v[rows] for k, v in batch.items()}))) for rows in np.s_[:, ::2, 1::2])
     assert even + odd == pytest.approx(whole, rel=1e-5)
+    others = float(loss(place(batch | {"id": batch["id"] + 1000})))
+    assert others != pytest.approx(whole, rel=1e-5)
+    twins = {k: np.repeat(v[:1], 8, axis=0) for k, v in batch.items()}
+    assert float(loss(place(twins))) != pytest.approx(float(loss(place(twins | {"id": np.arange(8, dtype=np.uint32)}))), rel=1e-5)
 
 
 def test_pairs_that_are_too_long_are_left_out_of_training_and_counted(settings):
@@ -225,6 +230,21 @@ def test_figures_are_one_heatmap_per_attention_layer(task, loaded, place, tmp_pa
         "encoder_0_self_attention.png",
     ]
     assert all(p.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for p in paths)
+
+
+def test_the_axes_of_a_heatmap_are_the_tokens_that_attend_and_are_attended(task, loaded, place, tmp_path, monkeypatch):
+    """A sentence of about twenty tokens; the decoder reads what stands before each token it writes."""
+    drawn = {}
+    monkeypatch.setattr(
+        heatmaps, "draw", lambda path, weights, rows, columns, title: drawn.update({title: (weights, rows, columns)})
+    )
+    task.figures(loaded.params, {}, place, tmp_path)
+    weights, written, source = drawn["decoder 0 cross attention"]
+    assert weights.shape[1:] == (len(written), len(source))
+    first = rows_of(task, pairs_of(task, "validation").source[:20])
+    assert len(source) == min(map(len, first), key=lambda length: abs(length - 20))
+    assert drawn["encoder 0 self attention"][1:] == (source, source)
+    assert drawn["decoder 0 self attention"][1:] == (written, ["<s>", *written[:-1]])
 
 
 def test_samples_stand_beside_their_references(task, loaded, place):
