@@ -11,7 +11,7 @@ demo: environment
 	$(RUN) main.py --config=configs/translation.py --workdir=$(WORKDIR)
 
 test: environment
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 slow: environment
 	$(RUN) -m pytest -m slow

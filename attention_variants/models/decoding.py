@@ -1,26 +1,49 @@
-"""Turning a model into output tokens: compiled, batched, no Python loop over tokens."""
+"""Turning a model into output tokens: compiled, batched, cached, no Python loop over tokens; it stops when every row has ended.
+
+All functions take a source (B, S), whose rows of padding only yield padding, and return tokens (B, length): END and then padding
+where a row ended. `length` is static: one program per length. What happens in a row does not depend on the other rows.
+"""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from attention_variants.data.tokens import BEGIN, END, PAD
 from attention_variants.models.transformer import Transformer
 
+NEVER = (PAD, BEGIN)  # tokens that are never written
+
 
 @functools.partial(jax.jit, static_argnames=("model", "length"))
 def greedy(model: Transformer, params, source_BS: jax.Array, *, length: int) -> jax.Array:
-    """The most probable token at each step, with a cache of prepared keys; stops when every row has ended.
+    """The most probable token at each step."""
+    return _one_by_one(model, params, source_BS, length, lambda logits_BV, at: logits_BV.argmax(-1))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "length"))
+def sample(model: Transformer, params, source_BS, key, id_B, *, length: int, temperature=1.0, top_p=1.0) -> jax.Array:
+    """A token drawn at each step from softmax(logits / temperature), cut to the most probable ones that hold `top_p` together.
 
     Args:
-      model: the Transformer; params: its parameters.
-      source_BS: source tokens (B, S); rows of padding only yield padding.
-      length: the most tokens written, END included. Static: one program per length.
-
-    Returns:
-      (B, length) tokens, END and then padding where a row ended.
+      key: a PRNG key. id_B: ids of the examples; an example's draws depend on key and id only.
+      temperature: above 0. top_p: in (0, 1] (Holtzman et al. 2020, "nucleus sampling"); both may be traced.
     """
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, id_B)
+
+    def draw(logits_BV, at):
+        logits_BV = logits_BV / temperature
+        ordered_BV = -jnp.sort(-logits_BV, axis=-1)
+        before_BV = jnp.cumsum(jax.nn.softmax(ordered_BV), -1) - jax.nn.softmax(ordered_BV)
+        least_B1 = jnp.where(before_BV < top_p, ordered_BV, jnp.inf).min(-1, keepdims=True)
+        kept_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
+        return jax.vmap(lambda key, logits: jax.random.categorical(jax.random.fold_in(key, at), logits))(keys_B, kept_BV)
+
+    return _one_by_one(model, params, source_BS, length, draw)
+
+
+def _one_by_one(model, params, source_BS, length: int, choose) -> jax.Array:
     bound = functools.partial(model.apply, {"params": params})
     encoded, mask = bound(source_BS, method="encode")
     start = dict(
@@ -35,9 +58,9 @@ def greedy(model: Transformer, params, source_BS: jax.Array, *, length: int) -> 
         return (s["at"] < length) & ~s["ended_B"].all()
 
     def step(s):
-        logits_BV, caches = bound(s["token_B"], s["at"], mask, s["caches"], method="step")
-        logits_BV = logits_BV.at[:, jnp.array([PAD, BEGIN])].set(-jnp.inf)  # these are never written
-        token_B = jnp.where(s["ended_B"], PAD, logits_BV.argmax(-1).astype(jnp.int32))
+        logits_B1V, caches = bound(s["token_B"][:, None], s["at"], mask, s["caches"], method="step")
+        chosen_B = choose(logits_B1V[:, 0].at[:, jnp.array(NEVER)].set(-jnp.inf), s["at"])
+        token_B = jnp.where(s["ended_B"], PAD, chosen_B.astype(jnp.int32))
         return dict(
             at=s["at"] + 1,
             token_B=token_B,
@@ -46,4 +69,69 @@ def greedy(model: Transformer, params, source_BS: jax.Array, *, length: int) -> 
             caches=caches,
         )
 
-    return jax.lax.while_loop(running, step, start)["out_BT"]
+    return lax.while_loop(running, step, start)["out_BT"]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "length", "beams"))
+def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams: int = 4, length_penalty=0.6, limit_B=None):
+    """Beam search for the translation y with the greatest log p(y) / ((5 + |y|) / 6)^α (Wu et al. 2016, equation 14).
+
+    A row is done when `beams` hypotheses have ended, each among the `beams` best when it did; one beam is `greedy`. The cache is
+    never reordered: the tokens of all beams stay where they were written, and each beam sees the places of its own ancestors.
+
+    Args:
+      beams: N, how many hypotheses are followed. length_penalty: α; 0 is none, more favours longer translations.
+      limit_B: the most tokens of each row, at most `length`, which it is by default.
+    """
+    bound, batch = functools.partial(model.apply, {"params": params}), source_BS.shape[0]
+    encoded, mask = bound(source_BS, method="encode")
+    take = lambda x_BM, which_BN: jax.vmap(lambda x, which: x[which])(x_BM, which_BN)
+    penalised = lambda log_p, written: log_p / ((5 + written) / 6) ** length_penalty
+    nothing = jnp.full((batch, beams), -jnp.inf)
+    limit_B = jnp.full(batch, length) if limit_B is None else limit_B
+    running_B = lambda s: (s["ended_B"] < beams) & (s["at"] < limit_B)
+    start = dict(
+        at=0,
+        token_BN=jnp.full((batch, beams), BEGIN, jnp.int32),
+        alive_BN=nothing.at[:, 0].set(0.0),  # log p of what is followed; at first all beams are the same one
+        out_BNT=jnp.full((batch, beams, length), PAD, jnp.int32),
+        sees_BNS=jnp.zeros((batch, beams, length * beams), bool),
+        score_BN=nothing,  # of hypotheses that have ended, the best first
+        ended_BNT=jnp.full((batch, beams, length), PAD, jnp.int32),
+        ended_B=jnp.where((source_BS == PAD).all(1), beams, 0),  # how many have
+        caches=bound(encoded, length * beams, method="start"),
+    )
+
+    def step(s):
+        at = s["at"]
+        itself_BNN = jnp.broadcast_to(jnp.eye(beams, dtype=bool), (batch, beams, beams))
+        sees_BNS = lax.dynamic_update_slice_in_dim(s["sees_BNS"], itself_BNN, at * beams, axis=2)
+        logits_BNV, caches = bound(s["token_BN"], at, mask, s["caches"], sees_BNS, method="step")
+        log_p_BNV = jax.nn.log_softmax(logits_BNV).at[:, :, jnp.array(NEVER)].set(-jnp.inf) + s["alive_BN"][:, :, None]
+        vocabulary = log_p_BNV.shape[-1]
+        # Twice as many as beams, so that as many go on even where each beam has an ending among them.
+        log_p_BM, place_BM = lax.top_k(log_p_BNV.reshape(batch, -1), 2 * beams)
+        parent_BM, token_BM = place_BM // vocabulary, (place_BM % vocabulary).astype(jnp.int32)
+        out_BMT = take(s["out_BNT"], parent_BM).at[:, :, at].set(token_BM)
+        ends_BM = (token_BM == END) & jnp.isfinite(log_p_BM)
+        running_B1 = running_B(s)[:, None]
+
+        new_BN = ends_BM[:, :beams] & running_B1
+        new_score_BN = jnp.where(new_BN, penalised(log_p_BM[:, :beams], at + 1), -jnp.inf)
+        score_BN, best_BN = lax.top_k(jnp.concatenate([s["score_BN"], new_score_BN], 1), beams)
+        alive_BN, next_BN = lax.top_k(jnp.where(token_BM == END, -jnp.inf, log_p_BM), beams)
+        return dict(
+            at=at + 1,
+            token_BN=take(token_BM, next_BN),
+            alive_BN=alive_BN,
+            out_BNT=jnp.where(running_B1[..., None], take(out_BMT, next_BN), s["out_BNT"]),
+            sees_BNS=take(sees_BNS, take(parent_BM, next_BN)),
+            score_BN=score_BN,
+            ended_BNT=take(jnp.concatenate([s["ended_BNT"], out_BMT[:, :beams]], 1), best_BN),
+            ended_B=s["ended_B"] + new_BN.sum(1),
+            caches=caches,
+        )
+
+    s = lax.while_loop(lambda s: running_B(s).any(), step, start)
+    # Where nothing has ended, what would have been gone on with.
+    return jnp.where(jnp.isfinite(s["score_BN"][:, :1]), s["ended_BNT"][:, 0], s["out_BNT"][:, 0])

@@ -12,6 +12,7 @@ from attention_variants import variants
 from attention_variants.ops import attend as attend_lib
 from attention_variants.ops.dropout import Dropout
 from attention_variants.ops.masks import Mask
+from attention_variants.ops.rotary import Rotary
 from attention_variants.ops.scores import Prepared, Score
 
 
@@ -57,6 +58,7 @@ class MultiHeadAttention(nn.Module):
       kernel_init, out_kernel_init, bias_init, out_bias_init, use_bias, normalize_qk: as in flax.linen.
       variant: the Config of an attention variant, or a name: "standard" by default.
       route: how attention is computed, see `attention_variants.attend`.
+      rotary: queries and keys are rotated by their positions (`ops.rotary`).
     """
 
     num_heads: int
@@ -75,6 +77,7 @@ class MultiHeadAttention(nn.Module):
     normalize_qk: bool = False
     variant: Any = "standard"
     route: str = "auto"
+    rotary: bool = False
 
     @nn.compact
     def __call__(
@@ -84,6 +87,7 @@ class MultiHeadAttention(nn.Module):
         inputs_v: jax.Array | None = None,
         *,
         mask: Mask | jax.Array | None = None,
+        bias=None,
         deterministic: bool | None = None,
         noise: Noise | None = None,
         memory: Memory | None = None,
@@ -93,7 +97,9 @@ class MultiHeadAttention(nn.Module):
 
         Args:
           inputs_q, inputs_k, inputs_v: inputs_v is inputs_k, and inputs_k is inputs_q, where they are not given.
-          mask: a `Mask`, or a bool array broadcastable to (B, H, Q, S) as in flax.linen.
+          mask: a `Mask`, or a bool array broadcastable to (B, H, Q, S) as in flax.linen. A Mask also says where queries and keys
+            are (`q_at`, `k_at`), for scores and biases that depend on positions.
+          bias: what is added to the logits, see `ops.biases`.
           deterministic: no dropout; overrides the attribute, and `noise`.
           noise: dropout with traced rates and example ids; overrides `dropout_rate`.
           memory: keys and values prepared before; read instead of `inputs_k` and `inputs_v`.
@@ -122,6 +128,7 @@ class MultiHeadAttention(nn.Module):
             precision=self.precision,
         )
         layer = variants.layer(self.variant, name="variant")
+        score_of = (lambda *given: Rotary(layer(*given))) if self.rotary else layer
 
         def project(name, inputs):
             heads = (self.num_heads, width // self.num_heads)
@@ -131,26 +138,28 @@ class MultiHeadAttention(nn.Module):
                 x = norm(x)
             return x
 
+        mask = mask if isinstance(mask, Mask) else Mask(dense=mask)
         if remember:
-            score = layer(None, None, None)
-            return Memory(score, score.prepare_keys(project("key", inputs_k)), project("value", inputs_v))
-        mask = mask if mask is None or isinstance(mask, Mask) else Mask(dense=mask)
+            score, (_, k_at_BS) = score_of(None, None, None), mask.positions(0, inputs_k.shape[1])
+            return Memory(score, score.prepare_keys(project("key", inputs_k), k_at_BS), project("value", inputs_v))
+        q_at_BQ, k_at_BS = mask.positions(inputs_q.shape[1], inputs_k.shape[1])
         q_BQHK = project("query", inputs_q)
         if memory is None:
             k_BSHK, v_BSHV = project("key", inputs_k), project("value", inputs_v)
-            score = layer(q_BQHK, k_BSHK, mask)
-            memory = Memory(score, score.prepare_keys(k_BSHK), v_BSHV)
-        queries = memory.score.prepare_queries(q_BQHK)
+            score = score_of(q_BQHK, k_BSHK, mask)
+            memory = Memory(score, score.prepare_keys(k_BSHK, k_at_BS), v_BSHV)
+        queries = memory.score.prepare_queries(q_BQHK, q_at_BQ)
         out_BQHV, log_normaliser_BHQ = attend_lib.attend_prepared(
             queries,
             memory.keys,
             memory.v_BSHV,
             score=memory.score,
             mask=mask,
+            bias=bias,
             dropout=self._dropout(inputs_q.shape[0], deterministic, noise),
             route=self.route,
         )
-        self._trace(queries=queries, memory=memory, mask=mask, log_normaliser_BHQ=log_normaliser_BHQ)
+        self._trace(queries=queries, memory=memory, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ)
         return projection(
             self.out_features or inputs_q.shape[-1],
             axis=(-2, -1),
@@ -175,7 +184,12 @@ class MultiHeadAttention(nn.Module):
                 self.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
-def trace_weights(trace: dict) -> jax.Array:
-    """The attention weights (B, H, Q, S) of one attention layer's entry in the collection "trace"."""
-    memory = trace["memory"]
-    return attend_lib.weights(trace["queries"], memory.keys, trace["log_normaliser_BHQ"], score=memory.score, mask=trace["mask"])
+def trace_weights(trace: dict, **which) -> jax.Array:
+    """The attention weights (B, H, Q, S) of one attention layer's entry in the collection "trace", whatever its route.
+
+    Args:
+      which: `heads` and `rows`, as in `ops.attend.weights`.
+    """
+    memory, normaliser = trace["memory"], trace["log_normaliser_BHQ"]
+    given = dict(score=memory.score, mask=trace["mask"], bias=trace["bias"])
+    return attend_lib.weights(trace["queries"], memory.keys, normaliser, **given, **which)

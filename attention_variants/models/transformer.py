@@ -1,12 +1,10 @@
 """The Transformer, encoder and decoder (Vaswani et al. 2017, "Attention is all you need"), with any attention variant.
 
-Each sublayer f is wrapped as x ← norm(x + dropout(f(x))) (post-norm, section 3.1) or x ← x + dropout(f(norm(x))) (pre-norm,
-Xiong et al. 2020). One embedding matrix, scaled by √D, serves source, target and output (section 3.4).
+One embedding matrix, scaled by √D, serves source, target and output (section 3.4).
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -15,9 +13,10 @@ import jax.numpy as jnp
 
 from attention_variants.data.tokens import BEGIN, PAD
 from attention_variants.errors import InputError, unknown
-from attention_variants.models.heads import Memory, MultiHeadAttention, Noise
+from attention_variants.models.heads import Noise
+from attention_variants.models.layers import DecoderLayer, EncoderLayer, LayerCache, RelativeBias, ResidualDropout, layer_norm
 from attention_variants.ops.attend import ROUTES
-from attention_variants.ops.dropout import Dropout, drop
+from attention_variants.ops.biases import Alibi
 from attention_variants.ops.masks import Mask
 from attention_variants.ops.positions import sinusoidal
 
@@ -31,15 +30,21 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """`layers` in the encoder and as many in the decoder; `width` is D, `feed_forward` the inner width of the feed-forward nets."""
+    """`layers` in the encoder and as many in the decoder; `width` is D, `feed_forward` the inner width of the feed-forward nets.
+
+    `positions`: added to the embeddings ("sinusoidal"), or known to self-attention alone: "rotary" (RoFormer), "relative" (T5's
+    learned buckets, shared by the layers), "alibi". `remat`: each layer is computed again in the backward pass, to save memory.
+    """
 
     layers: int = 6
     width: int = 512
     heads: int = 8
     feed_forward: int = 2048
     norm: Literal["post", "pre"] = "post"
+    positions: Literal["sinusoidal", "rotary", "relative", "alibi", "none"] = "sinusoidal"
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     route: str = "auto"
+    remat: bool = False
 
     def __post_init__(self):
         for name in ("layers", "width", "heads", "feed_forward"):
@@ -71,122 +76,11 @@ def size(name: str) -> dict:
     return SIZES[name]
 
 
-class Residual(nn.Module):
-    """Norm, dropout and residual connection around a sublayer."""
+class Packed(NamedTuple):
+    """Where packed tokens belong: the sequence (B, length), counted from 1, 0 for padding; and the position in it, from 0."""
 
-    config: Config
-
-    def setup(self):
-        self.norm = layer_norm(self.config)
-        self.dropout = ResidualDropout()
-
-    def __call__(self, x, noise: Noise | None, sublayer: Callable):
-        if self.config.norm == "pre":
-            return x + self.dropout(sublayer(self.norm(x)), noise)
-        return self.norm(x + self.dropout(sublayer(x), noise))
-
-
-class ResidualDropout(nn.Module):
-    """Dropout of a sublayer's output or of embeddings (section 5.4), keyed by this module's place in the model."""
-
-    def __call__(self, x, noise: Noise | None):
-        return x if noise is None else drop(x, Dropout(noise.dropout, self.make_rng("dropout"), noise.row_B))
-
-
-class FeedForward(nn.Module):
-    """max(0, x W₁ + b₁) W₂ + b₂ (section 3.3)."""
-
-    config: Config
-
-    def setup(self):
-        types = dict(dtype=self.config.dtype, param_dtype=self.config.param_dtype)
-        self.inner = nn.Dense(self.config.feed_forward, **types)
-        self.out = nn.Dense(self.config.width, **types)
-
-    def __call__(self, x):
-        return self.out(nn.relu(self.inner(x)))
-
-
-def layer_norm(config: Config) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-5, dtype=config.dtype, param_dtype=config.param_dtype)
-
-
-def attention(config: Config, variant: Any) -> MultiHeadAttention:
-    return MultiHeadAttention(
-        num_heads=config.heads,
-        variant=variant,
-        route=config.route,
-        dtype=config.dtype,
-        param_dtype=config.param_dtype,
-        kernel_init=nn.initializers.xavier_uniform(),
-    )
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each inside a residual."""
-
-    config: Config
-    variant: Any
-
-    def setup(self):
-        self.self_attention = attention(self.config, self.variant)
-        self.feed_forward = FeedForward(self.config)
-        self.self_attention_residual = Residual(self.config)
-        self.feed_forward_residual = Residual(self.config)
-
-    def __call__(self, x_BSD, mask: Mask, noise: Noise | None):
-        attend = lambda x: self.self_attention(x, mask=mask, noise=noise)
-        x_BSD = self.self_attention_residual(x_BSD, noise, attend)
-        return self.feed_forward_residual(x_BSD, noise, self.feed_forward)
-
-
-class LayerCache(NamedTuple):
-    """What one decoder layer keeps while decoding: prepared keys and values of the target so far, and of the source."""
-
-    target: Memory
-    source: Memory
-
-
-class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention and feed-forward, each inside a residual."""
-
-    config: Config
-    variant: Any
-
-    def setup(self):
-        self.self_attention = attention(self.config, self.variant)
-        self.cross_attention = attention(self.config, self.variant)
-        self.feed_forward = FeedForward(self.config)
-        self.self_attention_residual = Residual(self.config)
-        self.cross_attention_residual = Residual(self.config)
-        self.feed_forward_residual = Residual(self.config)
-
-    def __call__(self, x_BTD, source_BSD, source_mask: Mask, noise: Noise | None):
-        """All target positions at once: (B, T, D) to (B, T, D)."""
-        look_back = lambda x: self.self_attention(x, mask=Mask(causal=True), noise=noise)
-        look_across = lambda x: self.cross_attention(x, source_BSD, mask=source_mask, noise=noise)
-        return self._sublayers(x_BTD, noise, look_back, look_across)
-
-    def start(self, source_BSD, length: int) -> LayerCache:
-        """A cache with room for `length` target positions; what stands in them is hidden by causality until written."""
-        empty = jnp.zeros((source_BSD.shape[0], length, self.config.width), source_BSD.dtype)
-        return LayerCache(self.self_attention(empty, remember=True), self.cross_attention(source_BSD, remember=True))
-
-    def step(self, x_B1D, at, source_mask: Mask, cache: LayerCache):
-        """One target position `at`, given the cache of the earlier ones: (B, 1, D) and the cache with this one in it."""
-
-        def look_back(x):
-            nonlocal cache
-            cache = cache._replace(target=cache.target.write(self.self_attention(x, remember=True), at))
-            return self.self_attention(x, mask=Mask(causal=True, q_at=jnp.reshape(at, (1, 1))), memory=cache.target)
-
-        look_across = lambda x: self.cross_attention(x, mask=source_mask, memory=cache.source)
-        return self._sublayers(x_B1D, None, look_back, look_across), cache
-
-    def _sublayers(self, x, noise, look_back, look_across):
-        x = self.self_attention_residual(x, noise, look_back)
-        x = self.cross_attention_residual(x, noise, look_across)
-        return self.feed_forward_residual(x, noise, self.feed_forward)
+    segment_BQ: jax.Array
+    at_BQ: jax.Array
 
 
 class Transformer(nn.Module):
@@ -205,52 +99,90 @@ class Transformer(nn.Module):
             param_dtype=config.param_dtype,
             embedding_init=nn.initializers.normal(config.width**-0.5),
         )
-        self.encoder = [EncoderLayer(config, self.variant) for _ in range(config.layers)]
-        self.decoder = [DecoderLayer(config, self.variant) for _ in range(config.layers)]
+        encoder, decoder = (nn.remat(c) if config.remat else c for c in (EncoderLayer, DecoderLayer))
+        self.encoder = [encoder(config, self.variant) for _ in range(config.layers)]
+        self.decoder = [decoder(config, self.variant) for _ in range(config.layers)]
+        if config.positions == "relative":
+            self.encoder_bias, self.decoder_bias = RelativeBias(config, True), RelativeBias(config, False)
         self.source_dropout, self.target_dropout = ResidualDropout(), ResidualDropout()
         if config.norm == "pre":
             self.encoder_norm, self.decoder_norm = layer_norm(config), layer_norm(config)
 
-    def __call__(self, source_BS, target_BT, noise: Noise | None = None):
-        """Logits (B, T, vocabulary) of every target token given the source and the target tokens before it."""
-        encoded_BSD, mask = self.encode(source_BS, noise)
-        before_BT = jnp.pad(target_BT, ((0, 0), (1, 0)), constant_values=BEGIN)[:, :-1]
-        x_BTD = self.target_dropout(self._embed(before_BT), noise)
-        for layer in self.decoder:
-            x_BTD = layer(x_BTD, encoded_BSD, mask, noise)
-        return self._logits(x_BTD)
+    def __call__(self, source_BS, target_BT, noise: Noise | None = None, packed: tuple[Packed, Packed] | None = None):
+        """Logits (B, T, vocabulary) of every target token given the source and the target tokens before it.
 
-    def encode(self, source_BS, noise: Noise | None = None):
+        Args:
+          packed: where the tokens of source and target belong, where a row holds several pairs.
+        """
+        return self.logits(self.hidden(source_BS, target_BT, noise, packed))
+
+    def hidden(self, source_BS, target_BT, noise: Noise | None = None, packed: tuple[Packed, Packed] | None = None):
+        """What `logits` are computed from, (B, T, D)."""
+        source, target = packed or (None, None)
+        encoded_BSD, source_mask = self.encode(source_BS, noise, source)
+        before_BT = jnp.pad(target_BT, ((0, 0), (1, 0)), constant_values=BEGIN)[:, :-1]
+        mask = Mask(causal=True)
+        if packed is not None:
+            before_BT = jnp.where(target.at_BQ == 0, BEGIN, before_BT)
+            mask = Mask(True, None, None, None, target.segment_BQ, target.segment_BQ, target.at_BQ, target.at_BQ)
+            source_mask = Mask(k_valid=source_BS != PAD, q_segments=target.segment_BQ, k_segments=source.segment_BQ)
+        x_BTD = self.target_dropout(self._embed(before_BT, target and target.at_BQ), noise)
+        for layer in self.decoder:
+            x_BTD = layer(x_BTD, encoded_BSD, mask, source_mask, self._bias("decoder"), noise)
+        return self.decoder_norm(x_BTD) if self.config.norm == "pre" else x_BTD
+
+    def encode(self, source_BS, noise: Noise | None = None, packed: Packed | None = None):
         """The encoder's output (B, S, D) and the mask that hides the source's padding."""
         mask = Mask(k_valid=source_BS != PAD)
-        x_BSD = self.source_dropout(self._embed(source_BS), noise)
+        if packed is not None:
+            mask = Mask(False, None, None, mask.k_valid, packed.segment_BQ, packed.segment_BQ, packed.at_BQ, packed.at_BQ)
+        x_BSD = self.source_dropout(self._embed(source_BS, packed and packed.at_BQ), noise)
         for layer in self.encoder:
-            x_BSD = layer(x_BSD, mask, noise)
+            x_BSD = layer(x_BSD, mask, self._bias("encoder"), noise)
         return (self.encoder_norm(x_BSD) if self.config.norm == "pre" else x_BSD), mask
 
     def start(self, encoded_BSD, length: int) -> list[LayerCache]:
         """The decoding caches of all layers, with room for `length` target tokens."""
         return [layer.start(encoded_BSD, length) for layer in self.decoder]
 
-    def step(self, token_B, at, source_mask: Mask, caches: list[LayerCache]):
-        """Logits (B, vocabulary) of target token `at`, given token at − 1 and the caches; and the caches updated."""
-        x_B1D = self._embed(token_B[:, None], jnp.reshape(at, (1, 1)))
+    def step(self, token_BN, at, source_mask: Mask, caches: list[LayerCache], sees_BNS=None):
+        """Logits (B, N, vocabulary) of target token `at` after each of N tokens at − 1; and the caches with these in them.
+
+        Args:
+          token_BN: the tokens before: BEGIN at first. at: the position, from 0. source_mask: what `encode` returned.
+          caches: of all layers, with room for S tokens; the N of position t lie in places t·N to t·N + N − 1.
+          sees_BNS: bool, which of the cached tokens each of these has as ancestors, itself among them; by default all written.
+        """
+        places = caches[0].target.v_BSHV.shape[1]
+        q_at, k_at = jnp.reshape(at, (1, 1)), (jnp.arange(places) // token_BN.shape[1])[None]
+        mask = Mask(causal=True, q_at=q_at, k_at=k_at, dense=None if sees_BNS is None else sees_BNS[:, None])
+        x_BND = self._embed(token_BN, q_at)
         updated = []
         for layer, cache in zip(self.decoder, caches, strict=True):
-            x_B1D, cache = layer.step(x_B1D, at, source_mask, cache)
+            x_BND, cache = layer.step(x_BND, at, mask, source_mask, self._bias("decoder"), cache)
             updated.append(cache)
-        return self._logits(x_B1D)[:, 0], updated
+        return self.logits(self.decoder_norm(x_BND) if self.config.norm == "pre" else x_BND), updated
 
-    def _embed(self, token_BQ, at_BQ=None):
-        at_BQ = jnp.arange(token_BQ.shape[1])[None] if at_BQ is None else at_BQ
-        x_BQD = self.embedding(token_BQ) * math.sqrt(self.config.width)
-        return x_BQD + sinusoidal(at_BQ, self.config.width).astype(x_BQD.dtype)
-
-    def _logits(self, x_BTD):
-        """In float32 at least, whatever the type of the computation: bfloat16 would tie and round them."""
-        x_BTD = self.decoder_norm(x_BTD) if self.config.norm == "pre" else x_BTD
+    def logits(self, x_BTD):
+        """Logits (B, T, vocabulary) in at least float32, whatever the type of the computation: bfloat16 would tie and round."""
         table_VD = self.embedding.embedding.astype(x_BTD.dtype)
         return jnp.einsum("btd,vd->btv", x_BTD, table_VD, preferred_element_type=self.config.param_dtype)
+
+    def _embed(self, token_BQ, at_BQ=None):
+        x_BQD = self.embedding(token_BQ) * math.sqrt(self.config.width)
+        if self.config.positions != "sinusoidal":
+            return x_BQD
+        at_BQ = jnp.arange(token_BQ.shape[1])[None] if at_BQ is None else at_BQ
+        return x_BQD + sinusoidal(at_BQ, self.config.width).astype(x_BQD.dtype)
+
+    def _bias(self, side: str):
+        """What self-attention adds to its logits."""
+        match self.config.positions:
+            case "relative":
+                return getattr(self, f"{side}_bias")()
+            case "alibi":
+                return Alibi(self.config.heads)
+        return None
 
 
 def build(config: Config, variant: Any, vocabulary: int) -> Transformer:

@@ -1,14 +1,17 @@
-"""Attention with any score, mask and route: out_i = Σ_j weight_ij v_j."""
+"""Attention with any score, mask, bias and route: out_i = Σ_j weight_ij v_j."""
 
 import jax
 import jax.numpy as jnp
 
-from attention_variants.ops import dense
+from attention_variants.ops import blockwise, dense, fused
 from attention_variants.ops.dropout import Dropout
 from attention_variants.ops.masks import Mask
-from attention_variants.ops.scores import Prepared, Score
+from attention_variants.ops.scores import Prepared, Score, length
 
-ROUTES = {"dense": dense.route}
+ROUTES = {"dense": dense.route, "blockwise": blockwise.route, "fused": fused.route}
+
+# Logits (B, H, Q, S) from which on "blockwise" takes over from "dense", by backend; measured, see docs/speed.md.
+CROSSOVER = {"cpu": 2**22, "gpu": 2**26, "tpu": 2**26}
 
 
 def attend(
@@ -21,6 +24,7 @@ def attend(
     bias=None,
     dropout: Dropout | None = None,
     route: str = "auto",
+    explain: bool = False,
 ) -> jax.Array:
     """Multi-head attention of queries over keys and values.
 
@@ -31,20 +35,28 @@ def attend(
       k_BSHK: keys (B, S, H, K).
       v_BSHV: values (B, S, H, V).
       score: the logarithm of similarity times magnitude (`ops.scores`).
-      mask: which keys a query may see; everything by default. Required by keyword wherever there is padding.
-      bias: a function of (query length, key length) that returns an additive term broadcastable to (B, H, Q, S).
+      mask: which keys a query may see, and at which positions they are; everything by default. Needed wherever there is padding.
+      bias: what is added to the logits (`ops.biases`).
       dropout: dropout of the weights after normalisation.
-      route: how it is computed: "dense", or "auto" for the best one known for this score and shape.
+      route: "dense" (all weights at once), "blockwise" (memory proportional to length), "fused" (others' kernels), or "auto" for
+        the best one known for this score and shape.
+      explain: also return which route is taken, and why.
 
     Returns:
-      (B, Q, H, V), in the type of the values.
+      (B, Q, H, V), in the type of the values; with `explain`, that and a sentence.
 
     Raises:
-      ValueError: an unknown route, or shapes that do not fit together.
+      ValueError: an unknown route, a route that cannot take this (why not, and which can), or shapes that do not fit together.
     """
     _check(q_BQHK, k_BSHK, v_BSHV)
-    queries, keys = score.prepare_queries(q_BQHK), score.prepare_keys(k_BSHK)
-    return attend_prepared(queries, keys, v_BSHV, score=score, mask=mask, bias=bias, dropout=dropout, route=route)[0]
+    mask = Mask() if mask is None else mask
+    q_at_BQ, k_at_BS = mask.positions(q_BQHK.shape[1], k_BSHK.shape[1])
+    queries, keys = score.prepare_queries(q_BQHK, q_at_BQ), score.prepare_keys(k_BSHK, k_at_BS)
+    given = dict(score=score, mask=mask, bias=bias, dropout=dropout)
+    out = attend_prepared(queries, keys, v_BSHV, route=route, **given)[0]
+    if explain:
+        return out, ": ".join(choose(queries, keys, v_BSHV, route=route, **given))
+    return out
 
 
 def attend_prepared(
@@ -53,7 +65,7 @@ def attend_prepared(
     v_BSHV: jax.Array,
     *,
     score: Score,
-    mask: Mask | None,
+    mask: Mask | None = None,
     bias=None,
     dropout: Dropout | None = None,
     route: str = "auto",
@@ -61,22 +73,61 @@ def attend_prepared(
     """`attend` on what the score has already prepared; also returns the log-normaliser (B, H, Q), −inf for empty rows.
 
     Raises:
-      ValueError: an unknown route, or a mask that does not fit.
+      ValueError: as `attend`.
     """
-    route = "dense" if route == "auto" else route
+    mask = Mask() if mask is None else mask
+    mask.check(v_BSHV.shape[0], length(queries), v_BSHV.shape[1])
+    given = dict(score=score, mask=mask, bias=bias, dropout=dropout)
+    route, _ = choose(queries, keys, v_BSHV, route=route, **given)
+    return ROUTES[route](queries, keys, v_BSHV, **given)
+
+
+def choose(queries, keys, v_BSHV, *, score, mask=None, bias=None, dropout=None, route: str = "auto") -> tuple[str, str]:
+    """(the route that is taken, why).
+
+    Raises:
+      ValueError: an unknown route, or one that cannot take this.
+    """
+    del mask
+    backend = jax.default_backend()
+    refusal = fused.refusal(queries, keys, v_BSHV, score=score, bias=bias, dropout=dropout, backend=backend)
+    batch, k_length, heads, _ = v_BSHV.shape
+    logits = batch * heads * length(queries) * k_length
+    small = logits < CROSSOVER[backend]
+    size = f"{logits:,} logits are {'fewer than' if small else 'not fewer than'} the {CROSSOVER[backend]:,} of the crossover"
+    if route == "auto":
+        if backend == "gpu" and refusal is None and not small:
+            return "fused", f"{type(score).__name__} is an inner product; {size} on {backend}"
+        return ("dense" if small else "blockwise"), f"{size} on {backend}" + (f"; not fused: {refusal}" if refusal else "")
     if route not in ROUTES:
         raise ValueError(f"unknown route {route!r}; choose from auto, {', '.join(sorted(ROUTES))}")
-    if mask is not None:
-        batch, q_length = jax.tree.leaves(queries)[0].shape[:2]
-        mask.check(batch, q_length, v_BSHV.shape[1])
-    return ROUTES[route](queries, keys, v_BSHV, score=score, mask=mask, bias=bias, dropout=dropout)
+    if route == "fused" and refusal is not None:
+        raise ValueError(f"route='fused' cannot take this: {refusal}; take route='blockwise', or 'auto'")
+    return route, "as asked for"
 
 
-def weights(queries: Prepared, keys: Prepared, log_normaliser_BHQ, *, score: Score, mask: Mask | None, bias=None):
-    """The attention weights (B, H, Q, S), recomputed from the log-normaliser that any route returns; empty rows are zeros."""
-    logits = dense.masked_logits(queries, keys, score=score, mask=mask, bias=bias)
-    finite = jnp.where(jnp.isfinite(log_normaliser_BHQ), log_normaliser_BHQ, 0.0)
-    return jnp.exp(logits - finite[..., None])
+def weights(
+    queries: Prepared,
+    keys: Prepared,
+    log_normaliser_BHQ,
+    *,
+    score: Score,
+    mask: Mask | None = None,
+    bias=None,
+    heads=slice(None),
+    rows: tuple[int, int] | None = None,
+) -> jax.Array:
+    """The attention weights (B, H, Q, S), recomputed from the log-normaliser that any route returns; empty rows are zeros.
+
+    Args:
+      heads: an index or slice of heads. rows: (first, number) of the queries; both as few as one wants to look at.
+    """
+    first, number = rows or (0, length(queries))
+    queries = jax.tree.map(lambda x: x[:, first : first + number], queries)
+    logits = dense.masked_logits(queries, keys, score=score, mask=mask or Mask(), bias=bias, starts=(first, 0))
+    log_normaliser = log_normaliser_BHQ[:, :, first : first + number]
+    finite = jnp.where(jnp.isfinite(log_normaliser), log_normaliser, 0.0)
+    return jnp.exp(logits - finite[..., None])[:, heads]
 
 
 def _check(q, k, v):

@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from attention_variants.ops import dropout as dropout_lib
+from attention_variants.ops.masks import Mask
 from attention_variants.ops.scores import float32
 
 
-def masked_logits(queries, keys, *, score, mask, bias):
-    """The float32 logits (B, H, Q, S), −inf where the mask hides a key."""
+def masked_logits(queries, keys, *, score, mask: Mask, bias, starts=(0, 0)):
+    """The float32 logits (B, H, Q, S) of a block of queries and keys from `starts` on, −inf where the mask hides a key."""
     logits_BHQS = score.logits(queries, keys)
-    q_length, k_length = logits_BHQS.shape[-2:]
+    block = (*logits_BHQS.shape[-2:], *starts)
     if bias is not None:
-        logits_BHQS = logits_BHQS + bias(q_length, k_length)
-    visible = None if mask is None else mask.visible(q_length, k_length)
+        logits_BHQS = logits_BHQS + bias(*mask.positions(*block))
+    visible = mask.visible(*block)
     return logits_BHQS if visible is None else jnp.where(visible, logits_BHQS, -jnp.inf)
 
 

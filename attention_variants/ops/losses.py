@@ -1,5 +1,7 @@
 """Losses as (sum, weight) pairs, so that a mean over uneven batches and devices is right."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -26,3 +28,75 @@ def cross_entropy(logits_BTV: jax.Array, labels_BT: jax.Array, weights_BT: jax.A
     label_BT = jnp.where(is_label, logits_BTV, 0.0).sum(-1)
     loss_BT = jax.nn.logsumexp(logits_BTV, -1) - (1 - smoothing) * label_BT - smoothing * logits_BTV.mean(-1)
     return (loss_BT * weights_BT).sum(), weights_BT.sum()
+
+
+def projected_cross_entropy(x_BTD, table_VD, labels_BT, weights_BT, smoothing=0.0, *, chunk: int = 1024):
+    """`cross_entropy` of the logits x · tableᵀ, which are never written: some positions of all rows at a time.
+
+    Where a gradient is asked for, dlogits = weight · (softmax − p) of a chunk goes into dx and dtable while the chunk is at hand,
+    so that logits are neither kept nor computed twice.
+
+    Args:
+      x_BTD: (B, T, D), float32 or bfloat16. table_VD: (V, D), of the same type.
+      chunk: about how many tokens are worked on at a time.
+
+    Returns:
+      (sum, weight), as `cross_entropy`.
+    """
+    batch, length, _ = x_BTD.shape
+    positions = max(1, min(length, chunk // batch))
+    weights_BT = weights_BT.astype(float32(x_BTD).dtype)
+    return _projected(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing), weights_BT.sum()
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _projected(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing):
+    def add(total, piece):
+        return total + _piece(*piece, table_VD, smoothing)[0], None
+
+    return jax.lax.scan(add, jnp.zeros((), weights_BT.dtype), _split(positions, x_BTD, labels_BT, weights_BT))[0]
+
+
+def _forward(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing):
+    def add(carry, piece):
+        total, dtable_VD = carry
+        loss, dlogits_BCV = _piece(*piece, table_VD, smoothing)
+        narrow = dlogits_BCV.astype(x_BTD.dtype)
+        dx_BCD = jnp.einsum("bcv,vd->bcd", narrow, table_VD, preferred_element_type=total.dtype)
+        dtable_VD += jnp.einsum("bcv,bcd->vd", narrow, piece[0], preferred_element_type=total.dtype)
+        return (total + loss, dtable_VD), dx_BCD.astype(x_BTD.dtype)
+
+    start = jnp.zeros((), weights_BT.dtype), jnp.zeros(table_VD.shape, weights_BT.dtype)
+    (total, dtable_VD), dx = jax.lax.scan(add, start, _split(positions, x_BTD, labels_BT, weights_BT))
+    dx_BTD = jnp.moveaxis(dx, 0, 1).reshape(x_BTD.shape[0], -1, x_BTD.shape[2])[:, : x_BTD.shape[1]]
+    return total, (dx_BTD, dtable_VD.astype(table_VD.dtype))
+
+
+def _backward(positions, saved, dtotal):
+    del positions
+    dx_BTD, dtable_VD = saved
+    return dx_BTD * dtotal.astype(dx_BTD.dtype), dtable_VD * dtotal.astype(dtable_VD.dtype), None, None, None
+
+
+_projected.defvjp(_forward, _backward)
+
+
+def _piece(x_BCD, labels_BC, weights_BC, table_VD, smoothing):
+    """(sum of weight · loss, its gradient into the logits) of some tokens."""
+    logits_BCV = jnp.einsum("bcd,vd->bcv", x_BCD, table_VD, preferred_element_type=weights_BC.dtype)
+    is_label = jnp.arange(logits_BCV.shape[-1]) == labels_BC[..., None]
+    normaliser_BC1 = jax.nn.logsumexp(logits_BCV, -1, keepdims=True)
+    wanted_BCV = jnp.where(is_label, 1 - smoothing, 0.0) + smoothing / logits_BCV.shape[-1]
+    loss_BC = normaliser_BC1[..., 0] - (wanted_BCV * logits_BCV).sum(-1)
+    return (loss_BC * weights_BC).sum(), weights_BC[..., None] * (jnp.exp(logits_BCV - normaliser_BC1) - wanted_BCV)
+
+
+def _split(positions: int, *arrays_BT):
+    """Each array (B, T, …) as (pieces, B, positions, …), the last piece filled up with zeros."""
+
+    def split(x):
+        fill = -x.shape[1] % positions
+        x = jnp.pad(x, ((0, 0), (0, fill)) + ((0, 0),) * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, positions, *x.shape[2:]), 1, 0)
+
+    return tuple(split(x) for x in arrays_BT)

@@ -51,35 +51,54 @@ class Mask:
                     f"mask.dense has shape {self.dense.shape}; expected one that broadcasts to ({batch}, H, {queries}, {keys})"
                 )
 
+    def without_causal(self) -> "Mask":
+        """The same mask, but for `causal`."""
+        return dataclasses.replace(self, causal=False)
+
+    def may_see(self, q_start: int, q_end: int, k_start: int, k_end: int) -> bool:
+        """Whether any query of a block may see any key of a block, as far as that is known before the arrays are."""
+        if self.q_at is not None or self.k_at is not None:
+            return True
+        hidden = self.causal and k_start >= q_end
+        if self.window is not None:
+            hidden |= k_start - (q_end - 1) >= self.window or q_start - (k_end - 1) >= self.window
+        return not hidden
+
+    def positions(self, queries: int, keys: int, q_start=0, k_start=0) -> tuple[jax.Array, jax.Array]:
+        """The positions (B or 1, queries) and (B or 1, keys) of a block's queries and keys."""
+        q_at = (jnp.arange(queries) + q_start)[None] if self.q_at is None else _cut(self.q_at, q_start, queries)
+        k_at = (jnp.arange(keys) + k_start)[None] if self.k_at is None else _cut(self.k_at, k_start, keys)
+        return q_at, k_at
+
     def visible(self, queries: int, keys: int, q_start=0, k_start=0) -> jax.Array | None:
         """What a block of `queries` × `keys` from (q_start, k_start) on may see.
 
         Returns: bool, broadcastable to (B, H, queries, keys); None where everything is visible.
         """
-
-        def of(x, start, length, axis=1):
-            return x if x.shape[axis] in (1, length) else lax.dynamic_slice_in_dim(x, start, length, axis)
-
         parts = []
         if self.causal or self.window is not None:
-            q_at = (jnp.arange(queries) + q_start)[None] if self.q_at is None else of(self.q_at, q_start, queries)
-            k_at = (jnp.arange(keys) + k_start)[None] if self.k_at is None else of(self.k_at, k_start, keys)
+            q_at, k_at = self.positions(queries, keys, q_start, k_start)
             ahead_BQS = k_at[:, None, :] - q_at[:, :, None]
             if self.causal:
                 parts.append((ahead_BQS <= 0)[:, None])
             if self.window is not None:
                 parts.append((abs(ahead_BQS) < self.window)[:, None])
         if self.q_valid is not None:
-            parts.append(of(self.q_valid, q_start, queries)[:, None, :, None])
+            parts.append(_cut(self.q_valid, q_start, queries)[:, None, :, None])
         if self.k_valid is not None:
-            parts.append(of(self.k_valid, k_start, keys)[:, None, None, :])
+            parts.append(_cut(self.k_valid, k_start, keys)[:, None, None, :])
         if self.q_segments is not None:
-            q_in, k_in = of(self.q_segments, q_start, queries), of(self.k_segments, k_start, keys)
+            q_in, k_in = _cut(self.q_segments, q_start, queries), _cut(self.k_segments, k_start, keys)
             parts.append((q_in[:, :, None] == k_in[:, None, :])[:, None])
         if self.dense is not None:
             dense = self.dense.astype(bool).reshape((1,) * (4 - self.dense.ndim) + self.dense.shape)
-            parts.append(of(of(dense, q_start, queries, 2), k_start, keys, 3))
+            parts.append(_cut(_cut(dense, q_start, queries, 2), k_start, keys, 3))
         visible = None
         for part in parts:
             visible = part if visible is None else visible & part
         return visible
+
+
+def _cut(x, start, length: int, axis: int = 1):
+    """`length` elements of an axis from `start` on: of as many all, and of one that one, which stands for all."""
+    return x if x.shape[axis] in (1, length) else lax.dynamic_slice_in_dim(x, start, length, axis)

@@ -15,7 +15,7 @@ from attention_variants.data.batches import Batches, Ragged, Tokens
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
-from attention_variants.models.decoding import greedy
+from attention_variants.models.decoding import beam, greedy
 from attention_variants.models.heads import Noise, trace_weights
 from attention_variants.ops.losses import cross_entropy
 
@@ -26,16 +26,19 @@ class Config:
 
     `batch_tokens`: rows of a batch (never under 8) times the longer of its two lengths, at the most. `subwords`: size of the joint
     vocabulary, 0 is characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `max_padding`:
-    batch shapes are added until less than this share of all tokens is padding.
+    batch shapes are added until less than this share of all tokens is padding. `beams`: of the search for translations, 1 is
+    greedy; `length_penalty`: its α, which favours longer ones.
     """
 
     batch_tokens: int = 4096
     subwords: int = 8000
     max_length: int = 100
     max_padding: float = 0.1
+    beams: int = 1
+    length_penalty: float = 0.6
 
     def __post_init__(self):
-        for name, least in (("batch_tokens", 1), ("subwords", 0), ("max_length", 2)):
+        for name, least in (("batch_tokens", 1), ("subwords", 0), ("max_length", 2), ("beams", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"task.{name} is {getattr(self, name)}; expected at least {least}")
         if not 0 < self.max_padding <= 1:
@@ -126,7 +129,7 @@ class Task:
         return total, weight, {}, model_state
 
     def evaluate(self, params, model_state, split, place) -> dict:
-        """Per-token loss and perplexity, and BLEU (cased, 13a) and exact match of greedy decoding, on a whole split."""
+        """Per-token loss and perplexity, and BLEU (cased, 13a) and exact match of the translations, on a whole split."""
         del model_state
         reference = self._read_split(split).target
         total = weight = 0.0
@@ -205,14 +208,23 @@ class Task:
         """How batches are made that nothing is learned from: in order, in few shapes that other data has too."""
         return dict(batch_tokens=self.config.batch_tokens, seed=None, max_padding=0.3, multiple=place.multiple, round_to=8)
 
+    def _search(self, params, batch, place, length: int):
+        """Tokens (B, length) of the translations of a batch."""
+        if self.config.beams == 1:
+            return greedy(self.model, params, place(batch)["source"], length=length)
+        limit_B = _output_limit((batch["source"] != PAD).sum(1)).astype(np.int32)
+        placed = place(batch | {"limit": limit_B})
+        settings = dict(beams=self.config.beams, length_penalty=self.config.length_penalty, limit_B=placed["limit"])
+        return beam(self.model, params, placed["source"], length=length, **settings)
+
     def _translate(self, params, source: Ragged, place) -> tuple[list[str], int]:
-        """Greedy translations in the order of the sources, and how many reached the output limit."""
+        """Translations in the order of the sources, and how many reached the output limit."""
         nothing = Ragged.of([[END]] * len(source))
         plan = Batches(Tokens(source, nothing), **self._in_order(place))
         rows: list = [None] * len(source)
         for batch in plan:
             length = _output_limit(batch["source"].shape[1])
-            out_BT = np.asarray(greedy(self.model, params, place(batch)["source"], length=length))
+            out_BT = np.asarray(self._search(params, batch, place, length))
             for at in np.flatnonzero((batch["source"] != PAD).any(1)):
                 row = batch["id"][at]
                 rows[row] = out_BT[at][: _output_limit(len(source[row]))]

@@ -1,6 +1,7 @@
-"""Greedy decoding against the whole model fed its own output, token by token."""
+"""Decoding against the whole model fed its own output: greedy, sampled, and by beams against every translation there is."""
 
 import functools
+import itertools
 import types
 
 import jax
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from attention_variants import variants
-from attention_variants.data.tokens import END, PAD
-from attention_variants.models.decoding import greedy
+from attention_variants.data.tokens import BEGIN, END, PAD
+from attention_variants.models.decoding import beam, greedy, sample
 from attention_variants.models.transformer import Config, Transformer
 
 B, S, LENGTH, VOCABULARY = 11, 5, 13, 7
@@ -115,3 +116,117 @@ def test_it_stops_when_every_row_has_ended():
     row = max(short, key=lambda row: found[row])
     assert count(np.where(np.isin(np.arange(B), short)[:, None], c.source, PAD)) == found[row] < LENGTH
     assert count(c.source[row : row + 1]) == found[row]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6, 2.0])
+def test_one_beam_is_greedy(penalty):
+    c = case()
+    np.testing.assert_array_equal(beam(c.model, c.params, c.source, length=LENGTH, beams=1, length_penalty=penalty), c.out)
+
+
+@functools.cache
+def every_translation(length: int):
+    """(translations (M, length), log p of each for each row (B, M), numbers of tokens): all that end within the length."""
+    words = [token for token in range(VOCABULARY) if token not in (PAD, BEGIN, END)]
+    texts = [(*text, END) for n in range(length) for text in itertools.product(words, repeat=n)]
+    padded = np.array([text + (PAD,) * (length - len(text)) for text in texts], np.int32)
+    c = case()
+
+    def log_p(row):
+        source = jnp.broadcast_to(row, (len(texts), S))
+        found = jax.nn.log_softmax(c.model.apply({"params": c.params}, source, padded))
+        return jnp.where(padded != PAD, jnp.take_along_axis(found, padded[..., None], -1)[..., 0], 0).sum(1)
+
+    return padded, np.asarray(jax.lax.map(log_p, jnp.asarray(c.source))), np.array([len(text) for text in texts])
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6, 2.0])
+def test_with_beams_for_all_it_finds_the_best_translation_there_is(penalty):
+    """Of the 85 with at most four tokens, by log p / ((5 + length) / 6)^α, for every row."""
+    texts, log_p, lengths = every_translation(4)
+    assert len(texts) == 85
+    wanted = texts[(log_p / ((5 + lengths) / 6) ** penalty).argmax(1)]
+    wanted[2] = PAD
+    c = case()
+    found = np.asarray(beam(c.model, c.params, c.source, length=4, beams=85, length_penalty=penalty))
+    np.testing.assert_array_equal(found, wanted)
+    assert len({tuple(row) for row in wanted}) > 2
+
+
+def test_more_beams_find_more_probable_translations_and_a_penalty_longer_ones():
+    c = case()
+    short, none, long = (
+        np.asarray(beam(c.model, c.params, c.source, length=LENGTH, beams=4, length_penalty=a)) for a in (-2.0, 0.0, 3.0)
+    )
+    logits = jax.jit(c.model.apply)
+
+    def log_p(out):
+        found = jax.nn.log_softmax(logits({"params": c.params}, c.source, out))
+        return np.asarray(jnp.where(out != PAD, jnp.take_along_axis(found, out[..., None], -1)[..., 0], 0).sum(1))
+
+    both = (ends(c.out) <= LENGTH) & (ends(none) <= LENGTH)
+    assert both.sum() > 4
+    assert log_p(none)[both].sum() > log_p(c.out)[both].sum()
+    assert ends(short).sum() < ends(none).sum() < ends(long).sum()
+
+
+def test_beams_of_a_row_are_as_if_alone():
+    c = case()
+    run = lambda source, length=LENGTH, limit_B=None: beam(c.model, c.params, source, length=length, beams=3, limit_B=limit_B)
+    out = np.asarray(run(c.source))
+    for row in range(B):
+        np.testing.assert_array_equal(run(c.source[row : row + 1]), out[row : row + 1])
+    np.testing.assert_array_equal(run(np.pad(c.source, ((0, 0), (0, 2)), constant_values=PAD)), out)
+    np.testing.assert_array_equal(run(c.source, length=LENGTH + 4, limit_B=jnp.full(B, LENGTH))[:, :LENGTH], out)
+    assert (out[2] == PAD).all()
+    assert (out != c.out).any()
+
+
+def drawn(rows: int, length: int = 1, **settings):
+    """Tokens of the first source, sampled once for each of as many ids."""
+    c = case()
+    source = np.repeat(c.source[:1], rows, axis=0)
+    return np.asarray(sample(c.model, c.params, source, jax.random.key(3), jnp.arange(rows), length=length, **settings))
+
+
+def first_probabilities(temperature: float = 1.0):
+    c = case()
+    logits = np.array(c.model.apply({"params": c.params}, c.source[:1], np.full((1, 1), END))[0, 0], np.float64)
+    logits[[PAD, BEGIN]] = -np.inf
+    p = np.exp((logits - logits.max()) / temperature)
+    return p / p.sum()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_samples_have_the_frequencies_of_the_probabilities(temperature):
+    """Within four standard errors of 4,000 draws."""
+    p, n = first_probabilities(temperature), 4000
+    found = np.bincount(drawn(n, temperature=temperature)[:, 0], minlength=VOCABULARY) / n
+    assert (abs(found - p) <= 4 * np.sqrt(p * (1 - p) / n) + 1e-9).all()
+    assert (p > 0.02).sum() > 2
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.7, 0.99])
+def test_only_the_nucleus_is_drawn(top_p):
+    p = first_probabilities()
+    order = np.argsort(-p)
+    nucleus = set(order[: 1 + np.searchsorted(np.cumsum(p[order]), top_p)])
+    assert set(drawn(2000, top_p=top_p)[:, 0]) == nucleus
+
+
+def test_samples_belong_to_key_and_example():
+    c, key = case(), jax.random.key(3)
+    ids, order = jnp.arange(B) + 7, np.random.default_rng(0).permutation(B)
+    run = lambda source, ids, key=key: np.asarray(sample(c.model, c.params, source, key, ids, length=LENGTH))
+    out = run(c.source, ids)
+    np.testing.assert_array_equal(run(c.source[order], ids[order]), out[order])
+    np.testing.assert_array_equal(run(c.source[3:4], ids[3:4]), out[3:4])
+    assert (run(c.source, ids + 1) != out).any()
+    assert (run(c.source, ids, jax.random.key(4)) != out).any()
+    assert (out[np.arange(LENGTH) >= ends(out)[:, None]] == PAD).all()
+
+
+def test_near_zero_temperature_samples_are_greedy():
+    c = case()
+    found = sample(c.model, c.params, c.source, jax.random.key(0), jnp.arange(B), length=LENGTH, temperature=1e-6)
+    np.testing.assert_array_equal(found, c.out)

@@ -127,8 +127,8 @@ def test_decoding_step_by_step_is_decoding_at_once(norm):
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), caches)
     token = jnp.full(B, reference.BEGIN)
     for at in range(T):
-        logits, caches = step(c.params, token, at, mask, caches)
-        np.testing.assert_allclose(logits, whole[:, at], rtol=1e-4, atol=1e-4)
+        logits, caches = step(c.params, token[:, None], at, mask, caches)
+        np.testing.assert_allclose(logits[:, 0], whole[:, at], rtol=1e-4, atol=1e-4)
         token = c.target[:, at]
     assert jax.tree.map(lambda x: (x.shape, x.dtype), caches) == shapes
 
@@ -140,7 +140,7 @@ def test_what_stands_in_a_cache_before_it_is_written_does_not_matter():
     clean = c.model.apply(c.params, encoded, T, method="start")
     dirty = [cache._replace(target=jax.tree.map(lambda x: x + 7.0, cache.target)) for cache in clean]
     for at, token in enumerate(c.target.T[:3]):
-        (logits, clean), (other, dirty) = (step(c.params, token, at, mask, caches) for caches in (clean, dirty))
+        (logits, clean), (other, dirty) = (step(c.params, token[:, None], at, mask, caches) for caches in (clean, dirty))
         np.testing.assert_array_equal(logits, other)
 
 

@@ -75,24 +75,25 @@ def test_softmax_holds_at_any_height():
 
 
 def test_a_bias_is_added_to_the_logits():
-    """A function of the two lengths, in order; weights are multiplied by exp(bias) before normalisation."""
-    table = jax.random.normal(jax.random.key(5), (H, Q, S))
-    lengths = []
-
-    def bias(queries, keys):
-        lengths.append((queries, keys))
-        return table[:, :queries, :keys]
-
-    _, w = expected(FIELDS)
-    w = w * np.exp(np.float64(table))
+    """A function of the positions of queries and keys; weights are multiplied by exp(bias) before normalisation."""
+    bias = lambda q_at, k_at: jnp.sin(
+        q_at[:, None, :, None] * 1.7 + k_at[:, None, None, :] * jnp.array([0.3, 0.9, 2.0])[:, None, None]
+    )
+    i, j = np.arange(Q) + 20, np.arange(S) + 30
+    table = np.sin(i[:, None] * 1.7 + j[None] * np.array([0.3, 0.9, 2.0])[:, None, None])
+    fields = FIELDS | dict(causal=False, q_at=i[None], k_at=j[None])
+    _, w = expected(fields)
+    w = w * np.exp(table)
     w = w / np.where((total := w.sum(-1, keepdims=True)) > 0, total, 1)
-    out, log_normaliser = run(Mask(**FIELDS), bias=bias)
+    mask = Mask(**fields)
+    out, log_normaliser = run(mask, bias=bias)
     np.testing.assert_allclose(out, np.einsum("bhqs,bshv->bqhv", w, np.float64(arrays()[2])), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(attend(*arrays(), score=DotProduct(), mask=Mask(**FIELDS), bias=bias), out, rtol=1e-6)
+    np.testing.assert_allclose(attend(*arrays(), score=DotProduct(), mask=mask, bias=bias), out, rtol=1e-6)
     q, k, _ = arrays()
-    again = weights(q, k, log_normaliser, score=DotProduct(), mask=Mask(**FIELDS), bias=bias)
+    again = weights(q, k, log_normaliser, score=DotProduct(), mask=mask, bias=bias)
     np.testing.assert_allclose(again, w, rtol=1e-4, atol=1e-6)
-    assert set(lengths) == {(Q, S)}
+    some = weights(q, k, log_normaliser, score=DotProduct(), mask=mask, bias=bias, heads=slice(1, 3), rows=(2, 3))
+    np.testing.assert_allclose(some, w[:, 1:3, 2:5], rtol=1e-4, atol=1e-6)
 
 
 def test_dropout_comes_after_normalisation():

@@ -1,11 +1,14 @@
 """Cross-entropy against its definition in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from attention_variants.ops.losses import cross_entropy
+from attention_variants.ops.losses import cross_entropy, projected_cross_entropy
 
 B, T, V = 3, 5, 7
 
@@ -90,3 +93,68 @@ def test_it_is_computed_in_float32_at_least():
     with jax.enable_x64(True):
         total, _ = cross_entropy(jnp.asarray(np.float64(logits)), labels, weights, 0.1)
         np.testing.assert_allclose(total, definition(logits, labels, weights, 0.1)[0], rtol=1e-12)
+
+
+D = 11
+
+
+def projected_case(dtype=jnp.float32):
+    random = np.random.default_rng(1)
+    x, table = (jnp.asarray(random.normal(size=size), dtype) for size in ((B, T, D), (V, D)))
+    return x, table, *batch()[1:]
+
+
+@pytest.mark.parametrize("chunk", [1, 6, 9, 1000])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_projected_cross_entropy_is_that_of_the_logits(smoothing, chunk):
+    """Sum, weight, and gradients into features and table, whatever the number of positions at a time; traced smoothing too."""
+    x, table, labels, weights = projected_case()
+
+    def sums(loss, x, table, smoothing):
+        total, weight = loss(x, table, smoothing)
+        return total * 1.7, weight
+
+    ours = lambda x, table, smoothing: projected_cross_entropy(x, table, labels, weights, smoothing, chunk=chunk)
+    theirs = lambda x, table, smoothing: cross_entropy(x @ table.T, labels, weights, smoothing)
+    found, wanted = (
+        jax.jit(jax.value_and_grad(functools.partial(sums, loss), argnums=(0, 1), has_aux=True))(x, table, jnp.float32(smoothing))
+        for loss in (ours, theirs)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, wanted)
+    np.testing.assert_allclose(ours(x, table, smoothing), theirs(x, table, smoothing), rtol=1e-5)  # without a gradient
+
+
+def test_projected_cross_entropy_in_bfloat16_sums_in_float32():
+    x, table, labels, weights = projected_case(jnp.bfloat16)
+    loss = lambda x, table: projected_cross_entropy(x, table, labels, weights, 0.1, chunk=6)[0]
+    total, (dx, dtable) = jax.value_and_grad(loss, argnums=(0, 1))(x, table)
+    wide = projected_case()
+    exact, (wide_dx, wide_dtable) = jax.value_and_grad(loss, argnums=(0, 1))(*(v.astype(jnp.float32) for v in (x, table)))
+    assert total.dtype == jnp.float32
+    assert (dx.dtype, dtable.dtype) == (jnp.bfloat16, jnp.bfloat16)
+    assert float(total) == pytest.approx(float(exact), rel=1e-5)
+    np.testing.assert_allclose(dx.astype(jnp.float32), wide_dx, atol=0.05)
+    np.testing.assert_allclose(dtable.astype(jnp.float32), wide_dtable, atol=0.05)
+    assert wide[0].dtype == jnp.float32
+
+
+def test_the_logits_are_never_written():
+    """Temporary memory of loss and gradients stays far under one array of logits."""
+    x, table = jax.ShapeDtypeStruct((64, 64, 32), jnp.float32), jax.ShapeDtypeStruct((8000, 32), jnp.float32)
+    labels = jax.ShapeDtypeStruct((64, 64), jnp.int32)
+    loss = lambda x, table, labels: projected_cross_entropy(x, table, labels, labels > 0, 0.1, chunk=256)[0]
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, table, labels).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.3 * 64 * 64 * 8000 * 4
+
+
+def test_over_a_mesh_rows_stay_where_they_are():
+    x, table, labels, weights = (jnp.concatenate([v] * 4) if n != 1 else v for n, v in enumerate(projected_case()))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    rows, everywhere = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    loss = lambda x, table, labels, weights: projected_cross_entropy(x, table, labels, weights, 0.1, chunk=24)[0]
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), in_shardings=(rows, everywhere, rows, rows))
+    compiled = run.lower(x, table, labels, weights).compile()
+    assert "all-gather" not in compiled.as_text()
+    found = run(x, table, labels, weights)
+    wanted = jax.value_and_grad(loss, argnums=(0, 1))(x, table, labels, weights)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, wanted)

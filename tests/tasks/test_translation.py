@@ -116,8 +116,9 @@ def test_predictions_are_in_the_order_of_the_lines_whatever_the_batching(task, l
     assert len(set(together)) > 3
 
 
-def test_neither_scores_nor_predictions_depend_on_batch_tokens(settings, loaded, place):
-    tasks = [translation.Task.saved(with_task(settings, batch_tokens=n), loaded.workdir) for n in (64, 1024)]
+@pytest.mark.parametrize("beams", [1, 3])
+def test_neither_scores_nor_predictions_depend_on_batch_tokens(settings, loaded, place, beams):
+    tasks = [translation.Task.saved(with_task(settings, batch_tokens=n, beams=beams), loaded.workdir) for n in (64, 1024)]
     first, second = (task.evaluate(loaded.params, {}, "validation", place) for task in tasks)
     assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
     assert {k: first[k] for k in ("bleu", "exact_match", "unfinished")} == {
@@ -125,6 +126,12 @@ def test_neither_scores_nor_predictions_depend_on_batch_tokens(settings, loaded,
     }
     lines = pairs_of(tasks[0], "train").source[:31]
     assert tasks[0].predict(loaded.params, {}, lines, place) == tasks[1].predict(loaded.params, {}, lines, place)
+
+
+def test_beams_translate_otherwise_than_one(settings, loaded, place):
+    lines = pairs_of(loaded.task, "train").source[:31]
+    one, three = (translation.Task.saved(with_task(settings, beams=n), loaded.workdir) for n in (1, 3))
+    assert one.predict(loaded.params, {}, lines, place)[0] != three.predict(loaded.params, {}, lines, place)[0]
 
 
 def test_answers_that_reach_the_limit_of_twice_the_source_and_ten_are_counted(task, loaded, place):
@@ -261,6 +268,7 @@ def test_samples_stand_beside_their_references(task, loaded, place):
         (translation.Config, {"batch_tokens": 0}, "task.batch_tokens is 0"),
         (translation.Config, {"subwords": -1}, "task.subwords is -1"),
         (translation.Config, {"max_length": 1}, "task.max_length is 1"),
+        (translation.Config, {"beams": 0}, "task.beams is 0"),
         (translation.Config, {"max_padding": 0.0}, "task.max_padding is 0"),
         (translation.Hypers, {"dropout": 1.0}, "hypers.dropout is 1"),
         (translation.Hypers, {"attention_dropout": -0.1}, "hypers.attention_dropout is -0.1"),

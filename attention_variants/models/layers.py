@@ -1,0 +1,148 @@
+"""The layers of the Transformer; `config` is the model's own `Config`.
+
+Each sublayer f is wrapped as x ← norm(x + dropout(f(x))) (post-norm, Vaswani et al. 2017, section 3.1) or
+x ← x + dropout(f(norm(x))) (pre-norm, Xiong et al. 2020).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from attention_variants.models.heads import Memory, MultiHeadAttention, Noise
+from attention_variants.ops.biases import RelativeBuckets
+from attention_variants.ops.dropout import Dropout, drop
+from attention_variants.ops.masks import Mask
+
+
+class Residual(nn.Module):
+    """Norm, dropout and residual connection around a sublayer."""
+
+    config: Any
+
+    def setup(self):
+        self.norm = layer_norm(self.config)
+        self.dropout = ResidualDropout()
+
+    def __call__(self, x, noise: Noise | None, sublayer: Callable):
+        if self.config.norm == "pre":
+            return x + self.dropout(sublayer(self.norm(x)), noise)
+        return self.norm(x + self.dropout(sublayer(x), noise))
+
+
+class ResidualDropout(nn.Module):
+    """Dropout of a sublayer's output or of embeddings (section 5.4), keyed by this module's place in the model."""
+
+    def __call__(self, x, noise: Noise | None):
+        return x if noise is None else drop(x, Dropout(noise.dropout, self.make_rng("dropout"), noise.row_B))
+
+
+class FeedForward(nn.Module):
+    """max(0, x W₁ + b₁) W₂ + b₂ (section 3.3)."""
+
+    config: Any
+
+    def setup(self):
+        types = dict(dtype=self.config.dtype, param_dtype=self.config.param_dtype)
+        self.inner = nn.Dense(self.config.feed_forward, **types)
+        self.out = nn.Dense(self.config.width, **types)
+
+    def __call__(self, x):
+        return self.out(nn.relu(self.inner(x)))
+
+
+def layer_norm(config) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=1e-5, dtype=config.dtype, param_dtype=config.param_dtype)
+
+
+def attention(config, variant: Any, rotary: bool = False) -> MultiHeadAttention:
+    return MultiHeadAttention(
+        rotary=rotary,
+        num_heads=config.heads,
+        variant=variant,
+        route=config.route,
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        kernel_init=nn.initializers.xavier_uniform(),
+    )
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each inside a residual."""
+
+    config: Any
+    variant: Any
+
+    def setup(self):
+        self.self_attention = attention(self.config, self.variant, rotary=self.config.positions == "rotary")
+        self.feed_forward = FeedForward(self.config)
+        self.self_attention_residual = Residual(self.config)
+        self.feed_forward_residual = Residual(self.config)
+
+    def __call__(self, x_BSD, mask: Mask, bias, noise: Noise | None):
+        attend = lambda x: self.self_attention(x, mask=mask, bias=bias, noise=noise)
+        x_BSD = self.self_attention_residual(x_BSD, noise, attend)
+        return self.feed_forward_residual(x_BSD, noise, self.feed_forward)
+
+
+class LayerCache(NamedTuple):
+    """What one decoder layer keeps while decoding: prepared keys and values of the target so far, and of the source."""
+
+    target: Memory
+    source: Memory
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, cross-attention and feed-forward, each inside a residual."""
+
+    config: Any
+    variant: Any
+
+    def setup(self):
+        self.self_attention = attention(self.config, self.variant, rotary=self.config.positions == "rotary")
+        self.cross_attention = attention(self.config, self.variant)
+        self.feed_forward = FeedForward(self.config)
+        self.self_attention_residual = Residual(self.config)
+        self.cross_attention_residual = Residual(self.config)
+        self.feed_forward_residual = Residual(self.config)
+
+    def __call__(self, x_BTD, source_BSD, mask: Mask, source_mask: Mask, bias, noise: Noise | None):
+        """All target positions at once: (B, T, D) to (B, T, D)."""
+        look_back = lambda x: self.self_attention(x, mask=mask, bias=bias, noise=noise)
+        look_across = lambda x: self.cross_attention(x, source_BSD, mask=source_mask, noise=noise)
+        return self._sublayers(x_BTD, noise, look_back, look_across)
+
+    def start(self, source_BSD, length: int) -> LayerCache:
+        """A cache with room for `length` target tokens; what stands in it is hidden until written."""
+        empty = jnp.zeros((source_BSD.shape[0], length, self.config.width), source_BSD.dtype)
+        return LayerCache(self.self_attention(empty, remember=True), self.cross_attention(source_BSD, remember=True))
+
+    def step(self, x_BND, at, mask: Mask, source_mask: Mask, bias, cache: LayerCache):
+        """N tokens of target position `at`, given the cache of the earlier ones: (B, N, D) and the cache with these in it."""
+
+        def look_back(x):
+            nonlocal cache
+            new = self.self_attention(x, mask=Mask(k_at=mask.q_at), remember=True)
+            cache = cache._replace(target=cache.target.write(new, at * x.shape[1]))
+            return self.self_attention(x, mask=mask, bias=bias, memory=cache.target)
+
+        look_across = lambda x: self.cross_attention(x, mask=source_mask, memory=cache.source)
+        return self._sublayers(x_BND, None, look_back, look_across), cache
+
+    def _sublayers(self, x, noise, look_back, look_across):
+        x = self.self_attention_residual(x, noise, look_back)
+        x = self.cross_attention_residual(x, noise, look_across)
+        return self.feed_forward_residual(x, noise, self.feed_forward)
+
+
+class RelativeBias(nn.Module):
+    """The table of T5's relative buckets."""
+
+    config: Any
+    both_ways: bool
+
+    @nn.compact
+    def __call__(self) -> RelativeBuckets:
+        shape, dtype = (32, self.config.heads), self.config.param_dtype
+        return RelativeBuckets(self.param("table", nn.initializers.normal(0.02), shape, dtype), self.both_ways)

@@ -1,0 +1,119 @@
+"""Every way of knowing positions: decoding is the whole, packed pairs are pairs alone, routes and remat change nothing."""
+
+import functools
+import types
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention_variants import variants
+from attention_variants.data.tokens import END, PAD
+from attention_variants.models import transformer
+from attention_variants.models.decoding import beam, greedy
+from attention_variants.models.transformer import Config, Packed
+
+B, S, T, VOCABULARY = 3, 5, 7, 17
+POSITIONS = typing.get_args(typing.get_type_hints(Config)["positions"])
+every_way = pytest.mark.parametrize("positions", POSITIONS)
+
+
+@functools.cache
+def case(positions: str, **changes):
+    config = Config(layers=2, width=22, heads=2, feed_forward=13, norm="pre", positions=positions, **changes)
+    model = transformer.build(config, variants.load("standard").Config(), VOCABULARY)
+    random = np.random.default_rng(0)
+    source, target = random.integers(4, VOCABULARY, (B, S)), random.integers(4, VOCABULARY, (B, T))
+    source[1, 3:], target[1, 5:], target[2, 2:] = PAD, PAD, PAD
+    shapes, tree = jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0), source, target))
+    params = jax.tree.unflatten(tree, [jnp.asarray(random.normal(size=x.shape, scale=0.4), x.dtype) for x in shapes])
+    run = jax.jit(lambda params, source, target, packed=None: model.apply(params, source, target, None, packed))
+    return types.SimpleNamespace(model=model, params=params, source=source, target=target, run=run)
+
+
+@every_way
+def test_decoding_step_by_step_is_decoding_at_once(positions):
+    c = case(positions)
+    whole = c.run(c.params, c.source, c.target)
+    encoded, mask = c.model.apply(c.params, c.source, method="encode")
+    step = jax.jit(functools.partial(c.model.apply, method="step"))
+    caches, token = c.model.apply(c.params, encoded, T + 2, method="start"), jnp.ones(B, jnp.int32)
+    for at in range(T):
+        logits, caches = step(c.params, token[:, None], at, mask, caches)
+        np.testing.assert_allclose(logits[:, 0], whole[:, at], rtol=1e-4, atol=1e-4)
+        token = c.target[:, at]
+
+
+@every_way
+def test_one_beam_is_greedy_and_more_know_their_ancestors(positions):
+    """The log-probability by which a beam was chosen is the one the whole model gives: with a wide beam nothing is better."""
+    c = case(positions)
+    one, four, greedily = (
+        np.asarray(x)
+        for x in (
+            beam(c.model, c.params["params"], c.source, length=6, beams=1),
+            beam(c.model, c.params["params"], c.source, length=6, beams=16, length_penalty=0.0),
+            greedy(c.model, c.params["params"], c.source, length=6),
+        )
+    )
+    np.testing.assert_array_equal(one, greedily)
+
+    def log_p(out):
+        found = jax.nn.log_softmax(c.run(c.params, c.source, out))
+        return np.asarray(jnp.where(out != PAD, jnp.take_along_axis(found, out[..., None], -1)[..., 0], 0).sum(1))
+
+    ended = (four == END).any(1) & (greedily == END).any(1)
+    assert (log_p(four) >= log_p(greedily) - 1e-4)[ended].all()
+
+
+@every_way
+def test_packed_pairs_are_pairs_alone(positions):
+    """Two pairs in one row, with positions of their own, have the logits they have alone; gradients of the loss agree too."""
+    c = case(positions)
+    lengths = [(3, 4), (2, 3), (5, 2)]
+    pairs = [(c.source[i % 2, :s] if s <= 3 else c.source[0, :s], c.target[0, :t]) for i, (s, t) in enumerate(lengths)]
+    rows = [[0, 1], [2]]
+    source, target = np.full((2, 8), PAD), np.full((2, 9), PAD)
+    places = [[np.zeros((2, n), np.int32) for _ in range(2)] for n in (8, 9)]
+    where = {}
+    for r, members in enumerate(rows):
+        begins = [0, 0]
+        for number, i in enumerate(members, start=1):
+            for side, (array, tokens) in enumerate(zip((source, target), pairs[i], strict=True)):
+                span = np.s_[r, begins[side] : begins[side] + len(tokens)]
+                array[span], places[side][0][span], places[side][1][span] = tokens, number, np.arange(len(tokens))
+                where[i] = span
+                begins[side] += len(tokens)
+    packed = tuple(Packed(*(jnp.asarray(x) for x in side)) for side in places)
+    together = c.run(c.params, source, target, packed)
+    for i, (one, other) in enumerate(pairs):
+        alone = c.run(c.params, one[None], other[None])[0]
+        np.testing.assert_allclose(together[where[i]], alone, rtol=1e-4, atol=1e-4)
+    assert jnp.isfinite(together).all()
+
+
+@every_way
+@pytest.mark.parametrize("changes", [dict(route="blockwise"), dict(remat=True)], ids=str)
+def test_neither_route_nor_rematerialisation_changes_logits_or_gradients(positions, changes):
+    c, other = case(positions), case(positions, **changes)
+    assert jax.tree.structure(c.params) == jax.tree.structure(other.params)
+    loss = lambda case, params: (case.run(params, c.source, c.target) ** 2).mean()
+    (a, da), (b, db) = (jax.value_and_grad(functools.partial(loss, x))(c.params) for x in (c, other))
+    assert float(a) == pytest.approx(float(b), rel=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), da, db)
+
+
+def test_each_way_is_a_model_of_its_own():
+    """All but "none" tell an encoder which order its tokens have; logits of all five differ."""
+    found = {}
+    for positions in POSITIONS:
+        c = case(positions)
+        encode = lambda source, c=c: np.asarray(c.model.apply(c.params, source, method="encode")[0])
+        order = np.array([4, 2, 0, 1, 3])
+        moved = abs(encode(c.source[:1, order]) - encode(c.source[:1])[:, order]).max()
+        assert (moved < 1e-4) == (positions == "none")
+        found[positions] = np.asarray(c.run(c.params, c.source, c.target))
+    for a in POSITIONS:
+        assert all(a == b or abs(found[a] - found[b]).max() > 1e-3 for b in POSITIONS)
