@@ -34,11 +34,10 @@ class _Context(NamedTuple):
     dropout: Dropout | None
 
 
-def route(queries, keys, v_BSHV, *, score, mask, bias, dropout, blocks: blocks_lib.Blocks | None = None):
+def route(queries, keys, v_BSHV, *, score, mask, bias, dropout):
     """(out_BQHV in v's type, log_normaliser_BHQ in float32) of prepared queries and keys."""
-    if blocks is None:
-        batch, k_length, heads = v_BSHV.shape[:3]
-        blocks = blocks_lib.choose(batch * heads, length(queries), k_length, jax.default_backend())
+    batch, k_length, heads, _ = v_BSHV.shape
+    blocks = blocks_lib.choose(batch * heads, length(queries), k_length, jax.default_backend())
     return _attend(blocks, queries, keys, v_BSHV, score, bias, _Context(mask, dropout))
 
 
@@ -51,10 +50,8 @@ def _attend(blocks, queries, keys, v_BSHV, score, bias, context):
     def visit(carry, pair):
         top, total, out = carry
         q_at, k_at, fresh = blocks_lib.place(pair, blocks, q_length, k_length)
-        cut_q, cut_k = (
-            functools.partial(blocks_lib.cut, at=q_at, size=blocks.queries),
-            functools.partial(blocks_lib.cut, at=k_at, size=blocks.keys),
-        )
+        cut_q = functools.partial(blocks_lib.cut, at=q_at, size=blocks.queries)
+        cut_k = functools.partial(blocks_lib.cut, at=k_at, size=blocks.keys)
         logits = masked_logits(cut_q(queries), cut_k(keys), score=score, mask=context.mask, bias=bias, starts=(q_at, k_at))
         logits = jnp.where(fresh, logits, -jnp.inf)
         old_top = cut_q(top)
@@ -92,10 +89,8 @@ def _backward(blocks, saved, cotangents):
 
     def visit(grads, pair):
         q_at, k_at, fresh = blocks_lib.place(pair, blocks, q_length, k_length)
-        cut_q, cut_k = (
-            functools.partial(blocks_lib.cut, at=q_at, size=blocks.queries),
-            functools.partial(blocks_lib.cut, at=k_at, size=blocks.keys),
-        )
+        cut_q = functools.partial(blocks_lib.cut, at=q_at, size=blocks.queries)
+        cut_k = functools.partial(blocks_lib.cut, at=k_at, size=blocks.keys)
         row = functools.partial(lax.dynamic_slice_in_dim, start_index=q_at, slice_size=blocks.queries, axis=2)
 
         def logits_of(queries, keys, score, bias):
@@ -107,19 +102,20 @@ def _backward(blocks, saved, cotangents):
         dv = _weigh(drop(weights), cut_q(dout), "bhqs,bqhv->bshv")
         dweights = drop(jnp.einsum("bqhv,bshv->bhqs", cut_q(dout), cut_k(v_BSHV), preferred_element_type=inner_BHQ.dtype))
         dq, dk, dscore, dbias = pull(weights * (dweights - row(inner_BHQ)[..., None]))
-        old = grads
-        return (
-            blocks_lib.add_at(old[0], dq, q_at),
-            blocks_lib.add_at(old[1], dk, k_at),
-            blocks_lib.add_at(old[2], dv, k_at),
-            jax.tree.map(jnp.add, old[3], dscore),
-            jax.tree.map(jnp.add, old[4], dbias),
-        ), None
+        at_queries, at_keys, at_values, whole = grads
+        grads = (
+            blocks_lib.add_at(at_queries, dq, q_at),
+            blocks_lib.add_at(at_keys, dk, k_at),
+            blocks_lib.add_at(at_values, dv, k_at),
+            jax.tree.map(jnp.add, whole, (dscore, dbias)),
+        )
+        return grads, None
 
-    primals = (queries, keys, v_BSHV, score, bias)
+    primals = (queries, keys, v_BSHV, (score, bias))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, float32(x).dtype), primals)
     grads, _ = lax.scan(visit, zeros, blocks_lib.pairs(context.mask, blocks, q_length, k_length))
-    return (*jax.tree.map(lambda x, g: g.astype(x.dtype), primals, grads), None)
+    dq, dk, dv, (dscore, dbias) = jax.tree.map(lambda x, g: g.astype(x.dtype), primals, grads)
+    return dq, dk, dv, dscore, dbias, None
 
 
 _attend.defvjp(_forward, _backward)

@@ -4,6 +4,8 @@
 size, a multiple of eight) is padded with zeros here; what they cannot do is refused by `refusal`, in words.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -43,11 +45,9 @@ def route(queries, keys, v_BSHV, *, score, mask: Mask, bias, dropout):
     q_length, k_length = length(queries), v_BSHV.shape[1]
     # The kernel's own causal mask skips what it hides; it is ours where both count positions from the same place.
     causal = mask.causal and mask.q_at is None and mask.k_at is None and q_length == k_length and mask.window is None
-    rest = mask if not causal else mask.without_causal()
-    visible = rest.visible(q_length, k_length)
+    visible = (dataclasses.replace(mask, causal=False) if causal else mask).visible(q_length, k_length)
     if visible is not None:
-        shape = (*visible.shape[:2], q_length, k_length)
-        visible = jnp.broadcast_to(visible, shape)
+        visible = jnp.broadcast_to(visible, (*visible.shape[:2], q_length, k_length))
     size, dtype = _head_size(fq_BQHF, v_BSHV), jnp.result_type(fq_BQHF, fk_BSHF, v_BSHV)
     out = jax.nn.dot_product_attention(
         *(_pad(x, size).astype(dtype) for x in (fq_BQHF, fk_BSHF, v_BSHV)),

@@ -51,10 +51,6 @@ class Mask:
                     f"mask.dense has shape {self.dense.shape}; expected one that broadcasts to ({batch}, H, {queries}, {keys})"
                 )
 
-    def without_causal(self) -> "Mask":
-        """The same mask, but for `causal`."""
-        return dataclasses.replace(self, causal=False)
-
     def may_see(self, q_start: int, q_end: int, k_start: int, k_end: int) -> bool:
         """Whether any query of a block may see any key of a block, as far as that is known before the arrays are."""
         if self.q_at is not None or self.k_at is not None:

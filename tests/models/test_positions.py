@@ -34,19 +34,6 @@ def case(positions: str, **changes):
 
 
 @every_way
-def test_decoding_step_by_step_is_decoding_at_once(positions):
-    c = case(positions)
-    whole = c.run(c.params, c.source, c.target)
-    encoded, mask = c.model.apply(c.params, c.source, method="encode")
-    step = jax.jit(functools.partial(c.model.apply, method="step"))
-    caches, token = c.model.apply(c.params, encoded, T + 2, method="start"), jnp.ones(B, jnp.int32)
-    for at in range(T):
-        logits, caches = step(c.params, token[:, None], at, mask, caches)
-        np.testing.assert_allclose(logits[:, 0], whole[:, at], rtol=1e-4, atol=1e-4)
-        token = c.target[:, at]
-
-
-@every_way
 def test_one_beam_is_greedy_and_more_know_their_ancestors(positions):
     """The log-probability by which a beam was chosen is the one the whole model gives: with a wide beam nothing is better."""
     c = case(positions)

@@ -2,6 +2,7 @@
 
 import functools
 import types
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,12 @@ both_norms = pytest.mark.parametrize("norm", ["post", "pre"])
 
 
 @functools.cache
-def case(norm):
+def case(norm, positions="sinusoidal"):
     """The model, its parameters moved off zeros and ones, source and target with padding, and a compiled forward pass."""
     model = transformer.build(
-        Config(layers=2, width=H * K, heads=H, feed_forward=F, norm=norm), variants.load("standard").Config(), VOCABULARY
+        Config(layers=2, width=H * K, heads=H, feed_forward=F, norm=norm, positions=positions),
+        variants.load("standard").Config(),
+        VOCABULARY,
     )
     random = np.random.default_rng(0)
     source, target = random.integers(4, VOCABULARY, (B, S)), random.integers(4, VOCABULARY, (B, T))
@@ -116,10 +119,13 @@ def test_one_matrix_embeds_and_predicts(norm):
     assert ("encoder_norm" in params) == ("decoder_norm" in params) == (norm == "pre")
 
 
-@both_norms
-def test_decoding_step_by_step_is_decoding_at_once(norm):
+@pytest.mark.parametrize(
+    ("norm", "positions"),
+    [("post", "sinusoidal"), *(("pre", way) for way in typing.get_args(typing.get_type_hints(Config)["positions"]))],
+)
+def test_decoding_step_by_step_is_decoding_at_once(norm, positions):
     """Logits of every position from the cache equal those of the whole target, also with room to spare."""
-    c = case(norm)
+    c = case(norm, positions)
     whole = c.run(c.params, c.source, c.target)
     encoded, mask = c.model.apply(c.params, c.source, method="encode")
     step = jax.jit(functools.partial(c.model.apply, method="step"))
