@@ -12,6 +12,7 @@ import pooch
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_disable_most_optimizations", True)  # in this process only: tests compile much and compute little
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -175,7 +175,8 @@ class Task:
         source = min(first, key=lambda row: abs(len(row) - 20))
         out = np.asarray(greedy(self.model, params, jnp.asarray([source]), length=_output_limit(len(source))))[0]
         out = out[: int((out != PAD).sum())]
-        _, traced = self.model.apply({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]), mutable=["trace"])
+        trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
+        _, traced = trace({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]))
         rows, columns = self.vocabulary.pieces(out), self.vocabulary.pieces(source)
         axes = {"encoder": (columns, columns), "decoder": (rows, ["<s>", *rows[:-1]]), "cross": (rows, columns)}
         paths = []

@@ -2,6 +2,7 @@
 
 import pytest
 
+from attention_variants.figures import heatmaps
 from attention_variants.train import loop
 
 SHORT = {
@@ -11,6 +12,19 @@ SHORT = {
     "run.evaluate": "8 steps",
     "run.checkpoint": "3 steps",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pictures_take_no_time():
+    """Heatmaps are empty files here: a run draws them in seconds, and other tests look at them."""
+
+    def draw(path, *args, **kwargs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heatmaps, "draw", draw)
+        yield
 
 
 @pytest.fixture

@@ -144,11 +144,10 @@ def test_a_corrupt_latest_checkpoint_costs_time_and_no_bits(config, unbroken, tm
     with monkeypatch.context() as patch:
         at_step(patch, 14, lambda: os.kill(os.getpid(), signal.SIGTERM))
         loop.train(config, tmp_path, quiet=True)
-    files = [p for p in (tmp_path / "checkpoints" / "14" / "state").rglob("*") if p.is_file()]
-    largest = max(files, key=lambda p: p.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    for file in (tmp_path / "checkpoints" / "14" / "state").rglob("d/*"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
     resumed = loop.train(config, tmp_path)
     told = capsys.readouterr().err
     assert "the checkpoint of step 14 is broken" in told
