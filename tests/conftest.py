@@ -42,7 +42,7 @@ def make_config():
 
         config = translation.get_config(pieces)
         config.parallel.devices = 1
-        config.task.max_padding = 1.0
+        config.task.update(packed=False, max_padding=1.0)
         config.run.update(duration="12 steps", evaluate="6 steps", checkpoint="2 steps")
         config.log.update(every="1 steps", tensorboard=False)
         config.update_from_flattened_dict(changes)

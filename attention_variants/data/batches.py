@@ -62,8 +62,40 @@ class Tokens(NamedTuple):
         return np.stack([self.source.lengths(), self.target.lengths()], axis=1)
 
 
-class Batches:
-    """A random-access source of batches for grain: `batches[k]` for any k below `len(batches)`.
+class Epochs:
+    """A random-access source of batches for grain: what a subclass plans for an epoch, epoch after epoch.
+
+    Attributes:
+      per_epoch: batches of an epoch. padding: the share of an epoch's tokens that is padding. shapes: those of its batches.
+    """
+
+    per_epoch: int
+    padding: float
+    shapes: list[Shape]
+    _planned: tuple[int | None, list] = (None, [])
+
+    def until(self, length: int):
+        """The same batches, epoch after epoch, `length` of them in all."""
+        other = copy.copy(self)
+        other._length = length
+        return other
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        if not 0 <= k < self._length:
+            raise IndexError(f"batch {k} of {self._length}")
+        epoch, i = divmod(int(k), self.per_epoch)
+        planned, batches = self._planned  # one assignment, so that grain's threads always see a pair that belongs together
+        if planned != epoch:
+            batches = self._plan(epoch)
+            self._planned = (epoch, batches)
+        return self._batch(batches[i])
+
+
+class Batches(Epochs):
+    """Batches with a pair in each row, of a few shapes: `batches[k]` for any k below `len(batches)`.
 
     A batch holds `source` (rows, source length), `target` (rows, target length), int32, padded with PAD, and `id` (rows,),
     the place of each pair in its split. A row that is only PAD stands for no example.
@@ -96,7 +128,7 @@ class Batches:
         cells, cell_of, counts = np.unique(lengths, axis=0, return_inverse=True, return_counts=True)
         best = None
         for pairs in candidate_lengths(cells, counts, round_to):
-            shapes = [Shape(*pair, _rows(max(pair), batch_tokens, len(lengths), multiple)) for pair in pairs]
+            shapes = [Shape(*pair, rows_of(max(pair), batch_tokens, len(lengths), multiple)) for pair in pairs]
             chosen = assign(cells, shapes)
             sizes = np.bincount(chosen, counts, minlength=len(shapes)).astype(int)
             filled = [shape for shape, _ in fill(shapes, [np.arange(size) for size in sizes])]
@@ -109,31 +141,11 @@ class Batches:
         shape_of = chosen[cell_of.reshape(-1)]
         self._members = [np.flatnonzero(shape_of == i) for i in range(len(self.shapes))]
         self._length = self.per_epoch
-        self._epoch = (None, [])
 
-    def until(self, length: int) -> "Batches":
-        """The same batches, epoch after epoch, `length` of them in all."""
-        other = copy.copy(self)
-        other._length = length
-        return other
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        if not 0 <= k < self._length:
-            raise IndexError(f"batch {k} of {self._length}")
-        epoch, i = divmod(int(k), self.per_epoch)
-        planned, batches = self._epoch  # one assignment, so that grain's threads always see a pair that belongs together
-        if planned != epoch:
-            batches = self._plan(epoch)
-            self._epoch = (epoch, batches)
-        shape, rows = batches[i]
-        which, of = self._process
+    def _batch(self, planned: tuple[Shape, np.ndarray]) -> dict[str, np.ndarray]:
+        (shape, rows), (which, of) = planned, self._process
         rows = list(rows) + [None] * (shape.rows - len(rows))
-        return self._pad(shape, rows[which * shape.rows // of : (which + 1) * shape.rows // of])
-
-    def _pad(self, shape: Shape, rows: list) -> dict[str, np.ndarray]:
+        rows = rows[which * shape.rows // of : (which + 1) * shape.rows // of]
         batch = {
             "source": np.full((len(rows), shape.source), PAD, np.int32),
             "target": np.full((len(rows), shape.target), PAD, np.int32),
@@ -162,7 +174,7 @@ def stream(batches: Batches, *, threads: int = 1, ahead: int = 8):
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
 
 
-def _rows(longer: int, batch_tokens: int, pairs: int, multiple: int) -> int:
+def rows_of(longer: int, batch_tokens: int, pairs: int, multiple: int) -> int:
     """Rows of a batch: as many as its tokens allow, not more than there are pairs, a multiple of `multiple`."""
     allowed = max(1, batch_tokens // longer // multiple) * multiple
     return min(allowed, -(-pairs // multiple) * multiple)

@@ -44,7 +44,7 @@ def projected_cross_entropy(x_BTD, table_VD, labels_BT, weights_BT, smoothing=0.
       (sum, weight), as `cross_entropy`.
     """
     batch, length, _ = x_BTD.shape
-    positions = max(1, min(length, chunk // batch))
+    positions = -(-length // -(-batch * length // chunk))  # pieces of one size, so that little is filled up
     weights_BT = weights_BT.astype(float32(x_BTD).dtype)
     return _projected(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing), weights_BT.sum()
 

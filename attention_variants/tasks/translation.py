@@ -11,13 +11,15 @@ import numpy as np
 
 from attention_variants import data as sources
 from attention_variants import models, tasks
-from attention_variants.data.batches import Batches, Ragged, Tokens
+from attention_variants.data.batches import Batches, Epochs, Ragged, Tokens
+from attention_variants.data.packing import PackedBatches
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
 from attention_variants.models.decoding import beam, greedy
 from attention_variants.models.heads import Noise, trace_weights
-from attention_variants.ops.losses import cross_entropy
+from attention_variants.models.transformer import Packed
+from attention_variants.ops.losses import cross_entropy, projected_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +27,16 @@ class Config:
     """How text becomes batches.
 
     `batch_tokens`: rows of a batch (never under 8) times the longer of its two lengths, at the most. `subwords`: size of the joint
-    vocabulary, 0 is characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `max_padding`:
-    batch shapes are added until less than this share of all tokens is padding. `beams`: of the search for translations, 1 is
-    greedy; `length_penalty`: its α, which favours longer ones.
+    vocabulary, 0 is characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `packed`: a row
+    of a training batch holds several pairs, and every batch has one shape; otherwise a row is a pair, and pairs of like lengths
+    are batched. `max_padding`: rows are made longer, or shapes more, until less than this share of all tokens is padding.
+    `beams`: of the search for translations, 1 is greedy; `length_penalty`: its α, which favours longer ones.
     """
 
     batch_tokens: int = 4096
     subwords: int = 8000
     max_length: int = 100
+    packed: bool = False
     max_padding: float = 0.1
     beams: int = 1
     length_penalty: float = 0.6
@@ -103,10 +107,11 @@ class Task:
         left_out = f"; {dropped:,} left out with more than {self.config.max_length} tokens" if dropped else ""
         return f"{pairs:,} training pairs{left_out}; {len(self.vocabulary):,} tokens in the vocabulary"
 
-    def batches(self, split: str, **kwargs) -> Batches:
-        """The batches of a split, "train" without its overlong pairs; keyword arguments as for `Batches`."""
+    def batches(self, split: str, **kwargs) -> Epochs:
+        """The batches of a split, "train" without its overlong pairs; keyword arguments as for `Batches` or `PackedBatches`."""
         kwargs = {"max_padding": self.config.max_padding, "batch_tokens": self.config.batch_tokens} | kwargs
-        return Batches(self._training_tokens() if split == "train" else self._tokens(split), **kwargs)
+        kind = PackedBatches if self.config.packed else Batches
+        return kind(self._training_tokens() if split == "train" else self._tokens(split), **kwargs)
 
     def tokens(self, batch) -> int:
         """How many tokens of a batch are not padding, source and target together."""
@@ -123,9 +128,11 @@ class Task:
         if key is not None:
             noise = Noise(hypers["dropout"], hypers["attention_dropout"], batch["id"])
             rngs = {"dropout": key}
-        logits = self.model.apply({"params": params}, batch["source"], batch["target"], noise, rngs=rngs)
+        inputs = batch["source"], batch["target"], noise, _packed(batch)
+        x_BTD = self.model.apply({"params": params}, *inputs, method="hidden", rngs=rngs)
+        table_VD = params["embedding"]["embedding"].astype(x_BTD.dtype)
         smoothing = 0.0 if key is None else hypers["label_smoothing"]
-        total, weight = cross_entropy(logits, batch["target"], batch["target"] != PAD, smoothing)
+        total, weight = projected_cross_entropy(x_BTD, table_VD, batch["target"], batch["target"] != PAD, smoothing)
         return total, weight, {}, model_state
 
     def evaluate(self, params, model_state, split, place) -> dict:
@@ -230,6 +237,13 @@ class Task:
                 row = batch["id"][at]
                 rows[row] = out_BT[at][: _output_limit(len(source[row]))]
         return self.vocabulary.decode(rows), sum(END not in row for row in rows)
+
+
+def _packed(batch) -> tuple[Packed, Packed] | None:
+    """Where the tokens of a packed batch belong, source and target."""
+    if "source_segment" not in batch:
+        return None
+    return tuple(Packed(batch[f"{side}_segment"], batch[f"{side}_at"]) for side in ("source", "target"))
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -2,16 +2,12 @@
 
 import collections
 import concurrent.futures
-import os
-import pathlib
 import random
 
 import numpy as np
 import pytest
 
-from attention_variants.data import dates, multi30k
 from attention_variants.data.batches import Batches, Ragged, Tokens, stream
-from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 
 
@@ -156,19 +152,9 @@ def test_the_padding_that_is_reported_is_the_padding_there_is():
     assert batches.padding == pytest.approx(cells["pad"] / cells["all"])
 
 
-def test_padding_of_dates_is_under_ten_percent():
-    pairs = dates.read(dates.Config(), "train")
-    subwords = Subwords.train(pairs.source + pairs.target, 0)
-    assert Batches(Tokens(subwords.encode(pairs.source), subwords.encode(pairs.target)), batch_tokens=2048, seed=0).padding < 0.1
+def test_padding_of_dates_is_under_ten_percent(dates_tokens):
+    assert Batches(dates_tokens, batch_tokens=2048, seed=0).padding < 0.1
 
 
-def test_padding_of_multi30k_is_under_ten_percent(monkeypatch):
-    folder = pathlib.Path(os.environ.get("ATTENTION_VARIANTS_DATA") or pathlib.Path(__file__).parents[3] / "shared" / "data")
-    if not (folder / "multi30k" / "train.de.gz").exists():
-        pytest.skip(f"{folder} holds no Multi30k; ATTENTION_VARIANTS_DATA may name a folder that does")
-    monkeypatch.setenv("ATTENTION_VARIANTS_DATA", str(folder))
-    pairs = multi30k.read(multi30k.Config("de", "en"), "train")
-    assert len(pairs.source) == 29_000
-    subwords = Subwords.train(pairs.source + pairs.target, 4000)
-    batches = Batches(Tokens(subwords.encode(pairs.source), subwords.encode(pairs.target)), batch_tokens=2560, seed=0)
-    assert batches.padding < 0.1
+def test_padding_of_multi30k_is_under_ten_percent(multi30k_tokens):
+    assert Batches(multi30k_tokens, batch_tokens=2560, seed=0).padding < 0.1

@@ -116,6 +116,22 @@ def test_predictions_are_in_the_order_of_the_lines_whatever_the_batching(task, l
     assert len(set(together)) > 3
 
 
+def test_packed_and_bucketed_an_epoch_has_the_same_loss_and_gradients(settings, loaded):
+    sums = []
+    for packed in (False, True):
+        task = translation.Task.saved(with_task(settings, packed=packed, batch_tokens=512), loaded.workdir)
+        loss = jax.jit(jax.value_and_grad(lambda params, batch, task=task: task.loss(params, {}, batch, None, {})[0]))
+        batches = list(task.batches("train", seed=0))
+        assert sum(map(task.tokens, batches)) == task._training_tokens().lengths().sum()
+        assert ("source_segment" in batches[0]) == packed
+        parts = [loss(loaded.params, batch) for batch in batches]
+        sums.append(jax.tree.map(lambda *x: np.sum(np.asarray(x, np.float64), 0), *parts))
+    (value, grads), (packed_value, packed_grads) = sums
+    assert packed_value == pytest.approx(value, rel=1e-5)
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(grads))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest), packed_grads, grads)
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_neither_scores_nor_predictions_depend_on_batch_tokens(settings, loaded, place, beams):
     tasks = [translation.Task.saved(with_task(settings, batch_tokens=n, beams=beams), loaded.workdir) for n in (64, 1024)]

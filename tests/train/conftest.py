@@ -8,6 +8,7 @@ from attention_variants.train import loop
 SHORT = {
     "data.train": 100,
     "hypers.dropout": 0.1,
+    "task.packed": True,
     "run.duration": "16 steps",
     "run.evaluate": "8 steps",
     "run.checkpoint": "3 steps",

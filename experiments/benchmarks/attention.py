@@ -1,0 +1,98 @@
+"""How long does attention take at length 4,096, forward and backward?
+
+One sequence, 4 heads of size 64, float32, no mask; the gradients of queries, keys and values are computed too. The learned score
+is the dot product and both norms under a soft cap with a learned height: nothing of it but its formula is known to the route.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from attention_variants.ops import blocks as blocks_lib
+from attention_variants.ops.attend import attend
+from attention_variants.ops.scores import DotProduct, Score, inner
+from experiments.timing import Contender, Table, alternate, assert_same, compiled
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SoftCap(Score):
+    """logit_ij = c · tanh((⟨q_i, k_j⟩ + m · |q_i| · |k_j|) / (√K · c)) with learned c and m."""
+
+    cap: jax.Array
+    norms: jax.Array
+
+    def prepare_queries(self, q_BQHK, at_BQ=None):
+        return q_BQHK / q_BQHK.shape[-1] ** 0.5
+
+    def log_similarity(self, queries, keys):
+        length = lambda x: jnp.sqrt(jnp.square(x).sum(-1)).swapaxes(1, 2)
+        norms = length(queries)[..., :, None] * length(keys)[..., None, :]
+        return self.curve(inner(queries, keys), norms)
+
+    def curve(self, dots, norms):
+        return self.cap * jnp.tanh((dots + self.norms * norms) / self.cap)
+
+
+def measure(quick: bool) -> list[Table]:
+    length = 256 if quick else 4096
+    random = np.random.default_rng(0)
+    q, k, v, dout = (jnp.asarray(random.normal(size=(1, length, 4, 64)), jnp.float32) for _ in range(4))
+    learned = SoftCap(jnp.float32(20.0), jnp.float32(0.1))
+
+    def gradients(q, k, v, dout, score, route):
+        out, pull = jax.vjp(lambda q, k, v, score: attend(q, k, v, score=score, route=route), q, k, v, score)
+        return out, *pull(dout)
+
+    def ours(name, score, route):
+        run = compiled(name, functools.partial(gradients, route=route), q, k, v, dout, score)
+        return run._replace(run=lambda: run.run()[:4])
+
+    def stock(q, k, v, dout):
+        out, pull = jax.vjp(jax.nn.dot_product_attention, q, k, v)
+        return out, *pull(dout)
+
+    arithmetic = compiled("the learned score's own arithmetic", functools.partial(_arithmetic, length=length), learned)
+    rounds = dict(rounds=3 if quick else 15, same=functools.partial(assert_same, tolerance=2e-5))
+    standard = [ours("blockwise, standard score", DotProduct(), "blockwise"), compiled("jax.nn, xla", stock, q, k, v, dout)]
+    standard += [*_torch(q, k, v, dout), ours("dense, standard score", DotProduct(), "dense")]
+    generality = [standard[0], ours("blockwise, learned score", learned, "blockwise"), arithmetic]
+    return [
+        Table("the standard score", alternate(standard, **rounds)),
+        Table("a learned score", alternate(generality, **rounds | dict(same=None))),
+    ]
+
+
+def _arithmetic(score: SoftCap, length: int):
+    """What the learned score adds to a dot product, forward, forward again and backward, block by block."""
+    blocks = blocks_lib.choose(4, length, length, jax.default_backend())
+    count = (length // blocks.queries) * (length // blocks.keys)
+
+    def visit(total, at):
+        dots = jnp.full((4, *blocks), at.astype(jnp.float32))
+        first = score.curve(dots, dots + 1)
+        again, pull = jax.vjp(lambda score, dots, norms: score.curve(dots, norms), score, dots, dots + 1)
+        return total + first.sum() + sum(x.sum() for x in jax.tree.leaves(pull(again))), None
+
+    return jax.lax.scan(visit, jnp.float32(0.0), jnp.arange(count))[0]
+
+
+def _torch(*arrays) -> list[Contender]:
+    """PyTorch's scaled_dot_product_attention, where PyTorch is installed."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    q, k, v, dout = (torch.from_numpy(np.array(x.swapaxes(1, 2))) for x in arrays)
+    for x in (q, k, v):
+        x.requires_grad_()
+
+    def run():
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        grads = torch.autograd.grad(out, (q, k, v), dout)
+        return [x.detach().numpy().swapaxes(1, 2) for x in (out, *grads)]
+
+    return [Contender(f"PyTorch {torch.__version__.split('+')[0]}, SDPA", run)]

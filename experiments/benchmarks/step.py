@@ -1,0 +1,191 @@
+"""How many tokens a second does a training step take, against the same model in flax.linen and in PyTorch?
+
+The Transformer of `configs/translation.py:data=multi30k` (pre-norm, dropout 0.2 of sublayers, label smoothing 0.1, Adam,
+clipping), float32, on one batch of 112 pairs of up to 22 and 23 tokens, a tenth of them padding. Loss and gradients without
+dropout are checked equal from the same parameters first. linen draws its dropout bits with Threefry, as is its default; with
+"rbg" keys; and with our hash. PyTorch is `torch.nn.Transformer`, eager, with SDPA and its own Adam. The floor is the time of the
+matrix products of projections, feed-forward nets and logits alone, forward and backward.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from attention_variants.models import transformer
+from attention_variants.ops.dropout import Dropout, drop
+from attention_variants.tasks.translation import Task
+from attention_variants.train import devices, optimizers
+from attention_variants.train import settings as settings_lib
+from attention_variants.train import step as step_lib
+from configs import translation
+from experiments.peers import linen_transformer
+from experiments.timing import Contender, Table, alternate, assert_same, temporary_bytes
+
+VOCABULARY = 4000
+
+
+def measure(quick: bool) -> list[Table]:
+    if quick:
+        return [table("tiny", rounds=2, rows=8, layers=1)]
+    return [table("small", rounds=15, rows=112), table("base", rounds=5, rows=112)]
+
+
+def table(size: str, rounds: int, rows: int, **changes) -> Table:
+    config = translation.get_config("data=multi30k")
+    config.model.update(transformer.size(size) | changes)
+    settings = settings_lib.parse(config)
+    task = Task(settings, range(VOCABULARY))  # all that it asks of a vocabulary here is its length
+    batch = tokens(rows)
+    contenders = [ours(task, settings, batch), *linen(task, settings, batch), *torch_step(task, settings, batch)]
+    contenders.append(matrix_products(settings.model, batch))
+    return Table(f"size `{size}`", alternate(contenders, rounds=rounds, same=None), task.tokens(batch))
+
+
+def tokens(rows: int) -> dict[str, np.ndarray]:
+    """A batch with Multi30k's most frequent lengths, a tenth of it padding."""
+    random = np.random.default_rng(0)
+    batch = {"id": np.arange(rows, dtype=np.uint32)}
+    for name, length in (("source", 22), ("target", 23)):
+        lengths = random.integers(round(0.8 * length), length + 1, (rows, 1))
+        batch[name] = np.where(np.arange(length) < lengths, random.integers(4, VOCABULARY, (rows, length)), 0).astype(np.int32)
+    return batch
+
+
+def ours(task, settings, batch) -> Contender:
+    backend = devices.connect(settings.parallel)
+    shape = optimizers.schedule(settings.optimizer, total=2000, per_epoch=200, width=task.width)
+    state, hypers = backend.replicate(step_lib.init(task, settings)), backend.replicate(step_lib.hypers_of(settings))
+    placed = backend.place(batch)
+    program, _ = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers)
+
+    def run():
+        nonlocal state
+        state, metrics = program(state, placed, hypers)
+        return float(metrics["loss"])
+
+    return Contender("attention_variants", run, temporary_bytes(program))
+
+
+def linen(task, settings, batch) -> list[Contender]:
+    """The same model in stock linen, with three ways to draw dropout's bits."""
+    config, hypers = settings.model, settings.hypers
+    model = linen_transformer.Transformer(config, VOCABULARY, hypers.dropout)
+    params, _ = task.init(jax.random.key(0))
+    check(task, params, batch, lambda params: linen_transformer.loss(model, params, batch, None, 0.0))
+    optimizer = optax.chain(optax.clip_by_global_norm(settings.optimizer.clip), optax.adam(hypers.learning_rate))
+    contenders = []
+    ways = (
+        ("its own dropout", "threefry2x32", nn.Dropout),
+        ("rbg keys", "rbg", nn.Dropout),
+        ("our dropout", "threefry2x32", OurDropout),
+    )
+    for name, keys, dropout in ways:
+        program = linen_transformer.make_step(model.clone(dropout=dropout), optimizer, hypers.label_smoothing)
+        arguments = [jax.tree.map(jnp.copy, params), optimizer.init(params), batch, jax.random.key(0, impl=keys), jnp.int32(0)]
+        program = program.lower(*arguments).compile()
+
+        def run(program=program, arguments=arguments):
+            *arguments[:2], value = program(*arguments)
+            arguments[4] += 1
+            return float(value)
+
+        contenders.append(Contender(f"flax.linen, {name}", run, temporary_bytes(program)))
+    return contenders
+
+
+class OurDropout(nn.Module):
+    """What nn.Dropout does, with our bits."""
+
+    rate: float
+    deterministic: bool
+
+    def __call__(self, x):
+        return x if self.deterministic else drop(x, Dropout(self.rate, self.make_rng("dropout"), jnp.arange(len(x))))
+
+
+def torch_step(task, settings, batch) -> list[Contender]:
+    """The same model in PyTorch, where that is installed."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    from experiments.peers import torch_transformer
+
+    hypers = settings.hypers
+    model = torch_transformer.Transformer(settings.model, VOCABULARY, hypers.dropout)
+    params, _ = task.init(jax.random.key(0))
+    torch_transformer.load(model, jax.device_get(params))
+    batch = {k: torch.from_numpy(v).long() for k, v in batch.items() if k != "id"}
+    model.train()
+    without = torch_transformer.Transformer(settings.model, VOCABULARY, 0.0)
+    torch_transformer.load(without, jax.device_get(params))
+    found = torch_transformer.loss(without, batch, 0.0)
+    found.backward()
+    numpy_batch = {k: v.numpy().astype(np.int32) for k, v in batch.items()}
+    value, grads = reference(task, params, numpy_batch)
+    assert_same(value, found.item(), tolerance=1e-5)
+    assert_same(grads["embedding"]["embedding"], without.embedding.weight.grad.numpy(), tolerance=1e-4)
+    optimizer = torch.optim.Adam(model.parameters(), hypers.learning_rate)
+
+    def run():
+        optimizer.zero_grad()
+        value = torch_transformer.loss(model, batch, hypers.label_smoothing)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.optimizer.clip)
+        optimizer.step()
+        return value.item()
+
+    return [Contender(f"PyTorch {torch.__version__.split('+')[0]}", run)]
+
+
+def reference(task, params, batch):
+    """Our loss per target token and its gradients, without dropout."""
+
+    def loss(params):
+        total, weight, *_ = task.loss(params, {}, batch, None, {})
+        return total / weight
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+def check(task, params, batch, loss) -> None:
+    """Raises AssertionError where another's loss or gradients, as one long vector, are not ours."""
+    value, grads = reference(task, params, batch)
+    theirs, their_grads = jax.jit(jax.value_and_grad(loss))(params)
+    flat = lambda tree: ravel_pytree(tree)[0]
+    assert_same((value, flat(grads)), (theirs, flat(their_grads)), tolerance=1e-4)
+
+
+def matrix_products(config: transformer.Config, batch) -> Contender:
+    """The products x W, dy Wᵀ and xᵀ dy of every matrix of the model, one after the other."""
+    source, target = batch["source"].size, batch["target"].size
+    width, inner, layers = config.width, config.feed_forward, config.layers
+    uses = [  # rows, columns in, columns out, how often
+        (source, width, width, 6 * layers),  # encoder: query, key, value, out; decoder: key and value across
+        (target, width, width, 6 * layers),
+        *((tokens, *sizes, layers) for tokens in (source, target) for sizes in ((width, inner), (inner, width))),
+        (target, width, VOCABULARY, 1),
+    ]
+
+    @jax.jit
+    def products(x, w, dy):
+        return x @ w, dy @ w.T, x.T @ dy
+
+    programs = []
+    for rows, columns, out, times in uses:
+        shapes = (rows, columns), (columns, out), (rows, out)
+        arguments = [jnp.ones(shape, jnp.float32) for shape in shapes]
+        programs.append((functools.partial(products.lower(*arguments).compile(), *arguments), times))
+
+    def run():
+        for program, times in programs:
+            for _ in range(times):
+                done = program()
+            jax.block_until_ready(done)
+
+    return Contender("its matrix products alone", run)
