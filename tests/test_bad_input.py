@@ -158,6 +158,7 @@ def outcomes(program, trained, tmp_path_factory):
 def trained_flags() -> list[str]:
     """The flags that say what the fixture `trained` was trained with."""
     changes = {
+        "task.packed": False,
         "task.max_padding": 1.0,
         "hypers.dropout": 0.1,
         "run.duration": "12 steps",
