@@ -24,10 +24,11 @@ config.data.update(train_source=side("a", 29000), train_target=side("b", 29000))
 config.data.update(validation_source=side("c", 1014), validation_target=side("d", 1014))
 config.task.update(subwords=4000, batch_tokens=2560)
 settings = settings.parse(config)
+place = devices.connect(settings.parallel).place_whole
 task = Task.new(settings)
 task.batches("train", seed=0)
 params = jax.jit(lambda: step.init(task, settings).params)()
-found = task.evaluate(params, {}, "validation", devices.connect(settings.parallel).place_whole)
+found = task.evaluate(params, {}, "validation", place)
 print(json.dumps(found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """
 
