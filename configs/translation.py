@@ -33,14 +33,14 @@ def get_config(arg: str | None = None):
     if arg.data == "dates":
         config.model.update(transformer.size(arg.size or "tiny"))
         config.task.update(subwords=0, batch_tokens=2048, packed=True)  # characters: the heatmaps show which digit looks where
-        config.run.update(duration="8 epochs", evaluate="25 percent")
+        config.run.update(duration="6 epochs", evaluate="25 percent")
         config.hypers.update(dropout=0.0, attention_dropout=0.0, label_smoothing=0.0)  # clean pairs, and many: no need
     elif arg.data == "multi30k":
         config.model.update(transformer.size(arg.size or "small"))
         config.model.norm = "pre"  # at this learning rate post-norm is far behind after as many steps
         config.data.update(source=arg.source or "de", target=arg.target or "en")
-        config.task.update(subwords=4000, batch_tokens=2560)
-        config.run.update(duration="10 epochs", evaluate="20 percent")
+        config.task.update(subwords=4000, batch_tokens=2560, packed=True, max_padding=0.03)
+        config.run.update(duration="12 epochs", evaluate="20 percent")
         config.hypers.update(dropout=0.2, attention_dropout=0.0)
     else:
         config.model.update(transformer.size(arg.size or "small"))
