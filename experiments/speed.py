@@ -78,25 +78,25 @@ def in_markdown(name: str, answers: list[Answer]) -> str:
     for answer in answers:
         lines += ["", f"*{answer.machine}; {answer.versions}*"]
         for table in answer.tables:
-            speed = "tokens/s | " if table.tokens else ""
+            speed = f"{table.unit}/s | " if table.work else ""
             lines += ["", f"**{table.caption[:1].upper()}{table.caption[1:]}**", ""]
             lines += [
                 f"| | median | middle half | {speed}times the first | temporary memory |",
                 "|---|" + "---|" * (5 if speed else 4),
             ]
-            lines += [_row(timing, table.tokens) for timing in table.timings]
+            lines += [_row(timing, table.work) for timing in table.timings]
     return "\n".join(lines) + "\n"
 
 
-def _row(timing: Timing, tokens: int | None) -> str:
+def _row(timing: Timing, work: int | None) -> str:
     cells = [timing.name]
     if timing.seconds is None:
         cells += ["not run", ""]
     else:
         middle, low, high = timing.seconds
         cells += [_seconds(middle), f"{_seconds(low)} – {_seconds(high)}"]
-    if tokens:
-        cells.append(f"{tokens / timing.seconds[0]:,.0f}")
+    if work:
+        cells.append(f"{work / timing.seconds[0]:,.0f}")
     cells.append("" if timing.ratio is None else f"{timing.ratio[0]:.2f}")
     cells.append("" if timing.memory is None else f"{timing.memory / 2**20:,.1f} MiB")
     return f"| {' | '.join(cells)} |"
@@ -111,7 +111,7 @@ def saved(name: str) -> list[Answer]:
     answers = []
     for path in sorted(RESULTS.glob(f"*/{name}.json")):
         found = json.loads(path.read_text())
-        tables = [Table(t["caption"], [Timing(*row) for row in t["timings"]], t["tokens"]) for t in found["tables"]]
+        tables = [Table(**table | {"timings": [Timing(*row) for row in table["timings"]]}) for table in found["tables"]]
         answers.append(Answer(found["machine"], found["versions"], tables))
     return answers
 

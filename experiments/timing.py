@@ -1,5 +1,6 @@
-"""Contenders timed fairly: the same work in one process, results checked equal first, turn by turn, medians and spreads."""
+"""Contenders timed fairly: the same work, results checked equal first, turn by turn, medians and spreads."""
 
+import multiprocessing
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,17 +33,47 @@ class Timing(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What contenders took, under a caption; `tokens` is how many a run worked on, where that is a question."""
+    """What contenders took, under a caption; `work` is how many of `unit` a run worked on, where that is a question."""
 
     caption: str
     timings: list[Timing]
-    tokens: int | None = None
+    work: int | None = None
+    unit: str = "tokens"
 
 
 def compiled(name: str, function: Callable, *arguments) -> Contender:
     """A contender that is a jax function, compiled for these arguments."""
     program = jax.jit(function).lower(*arguments).compile()
     return Contender(name, lambda: jax.block_until_ready(program(*arguments)), temporary_bytes(program))
+
+
+def apart(name: str, make: Callable[..., Contender], *arguments) -> Contender:
+    """The contender `make(*arguments)` in a process of its own, with threads and memory as its users have them.
+
+    `make` is a function of a module; what a run of its contender returns is sent back.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=_serve, args=(theirs, make, arguments), daemon=True).start()
+    theirs.close()
+    memory = ours.recv()
+
+    def run():
+        ours.send(None)
+        return ours.recv()
+
+    return Contender(name, run, memory)
+
+
+def _serve(pipe, make, arguments) -> None:
+    contender = make(*arguments)
+    pipe.send(contender.memory)
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        pipe.send(contender.run())
 
 
 def assert_same(ours, theirs, *, tolerance: float) -> None:

@@ -33,10 +33,10 @@ class Memory(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """What makes a forward pass stochastic: dropout rates (traced scalars) and the ids (B,) of the examples. None is no noise."""
+    """What makes a forward pass stochastic: dropout rates (traced scalars, None for none) and the ids (B,) of the examples."""
 
-    dropout: jax.Array | float
-    attention_dropout: jax.Array | float
+    dropout: jax.Array | float | None
+    attention_dropout: jax.Array | float | None
     row_B: jax.Array
 
 
@@ -169,9 +169,10 @@ class MultiHeadAttention(nn.Module):
         )(out_BQHV)
 
     def _dropout(self, batch: int, deterministic: bool | None, noise: Noise | None) -> Dropout | None:
-        if noise is not None and not deterministic:
-            return Dropout(noise.attention_dropout, self.make_rng("dropout"), noise.row_B)
-        if noise is not None or self.dropout_rate == 0.0:
+        if noise is not None:
+            off = deterministic or noise.attention_dropout is None
+            return None if off else Dropout(noise.attention_dropout, self.make_rng("dropout"), noise.row_B)
+        if self.dropout_rate == 0.0:
             return None
         if nn.merge_param("deterministic", self.deterministic, deterministic):
             return None

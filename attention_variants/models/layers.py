@@ -35,7 +35,9 @@ class ResidualDropout(nn.Module):
     """Dropout of a sublayer's output or of embeddings (section 5.4), keyed by this module's place in the model."""
 
     def __call__(self, x, noise: Noise | None):
-        return x if noise is None else drop(x, Dropout(noise.dropout, self.make_rng("dropout"), noise.row_B))
+        if noise is None or noise.dropout is None:
+            return x
+        return drop(x, Dropout(noise.dropout, self.make_rng("dropout"), noise.row_B))
 
 
 class FeedForward(nn.Module):

@@ -25,6 +25,7 @@ A task file holds
 """
 
 import dataclasses
+from typing import ClassVar
 
 from attention_variants import modules
 from attention_variants.errors import InputError
@@ -34,7 +35,12 @@ CONTRACT = ("Config", "Hypers", "Task")
 
 @dataclasses.dataclass(frozen=True)
 class Hypers:
-    """What every task has: the learning rate at its peak."""
+    """What every task has: the learning rate at its peak.
+
+    `SWITCHES` names those whose 0 switches something off: a step gets None for such a 0, and its program does without.
+    """
+
+    SWITCHES: ClassVar[tuple[str, ...]] = ()
 
     learning_rate: float = 1e-3
 

@@ -53,6 +53,8 @@ class Config:
 class Hypers(tasks.Hypers):
     """Rates of dropout and of label smoothing, each in [0, 1)."""
 
+    SWITCHES = ("dropout", "attention_dropout")
+
     dropout: float = 0.1
     attention_dropout: float = 0.1
     label_smoothing: float = 0.1

@@ -58,6 +58,8 @@ def _main(given) -> None:
         raise InputError("--workdir is missing; expected the folder of the run, --workdir=runs/NAME")
     if given.mode == "train" and given.config is None:
         raise InputError("--config is missing; expected a config file, --config=configs/translation.py")
+    if given.mode == "train" and given.change:
+        raise InputError(f"--change is for evaluate and predict; expected --config.{given.change[0]} for a new run")
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax tells its life story there, and prints what it also raises
     _silence_closed_loops()
@@ -68,7 +70,7 @@ def _main(given) -> None:
         if results is not None:
             print(json.dumps({split: results[split] for split in ("validation", "test") if split in results}))
         return
-    run = runs.Loaded(given.workdir, _tell)
+    run = runs.Loaded(given.workdir, _tell, given.change)
     if given.mode == "evaluate":
         print(json.dumps(run.evaluate(given.split)))
         return

@@ -46,6 +46,15 @@ class Plan(NamedTuple):
     def due(self, every: int, step: int) -> bool:
         return every > 0 and (step % every == 0 or step == self.total)
 
+    def together(self, step: int, most: int) -> int:
+        """How many steps after `step` go to the devices at once: `most`, or 1 where something is due before they end.
+
+        It depends on nothing else, so a run that is resumed runs the same programs on the same steps as one that is not.
+        """
+        between = range(step + 1, step + most)
+        due = any(self.due(every, s) for every in (self.evaluate, self.checkpoint) for s in between)
+        return 1 if due or step % most or step + most > self.total else most
+
 
 def plan(settings: settings_lib.Settings, per_epoch: int) -> Plan:
     """The durations of the settings. Raises InputError for one that is not a duration, or a run of no steps."""
@@ -89,6 +98,10 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
     multiple = math.lcm(8, backend.place.multiple * settings.optimizer.accumulate)
     process = (jax.process_index(), jax.process_count())
     batches = task.batches("train", seed=settings.run.seed, multiple=multiple, process=process)
+    most = settings.parallel.steps_per_dispatch
+    if most > 1 and len(batches.shapes) > 1:
+        wanted = "expected 1, or batches of one shape (task.packed=True, where the task has it)"
+        raise InputError(f"parallel.steps_per_dispatch is {most} with batches of {len(batches.shapes)} shapes; {wanted}")
     when = plan(settings, batches.per_epoch)
     shape = optimizers.schedule(settings.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
 
@@ -127,12 +140,13 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
             flops, tokens = meta["flops"], meta["tokens"]
             progress.tell(f"going on from step {int(state.step)} of {when.total}")
         start = int(state.step)
-        shapes = f"{len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
-        progress.tell(f"{task.describe()}; {shapes}")
+        planning = f"{len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
+        progress.tell(f"{task.describe()}; {planning}")
         rows = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
         opened.enter_context(contextlib.closing(rows))
         clock.parts["start"] = clock.parts.get("start", 0.0) + clock.now
 
+        steps = step_lib.several(step_lib.make(task, settings, shape))
         compiled, pending = {}, collections.deque()
         busy_before = clock.busy
 
@@ -140,19 +154,22 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
             return {"tokens_per_second": tokens / clock.training, "flops_per_second": flops / clock.training}
 
         def report(keep: int) -> None:
-            """Reads metrics of all but the newest `keep` steps, which the device may still be working on."""
+            """Reads metrics of all but the newest `keep` dispatches, which the device may still be working on."""
             while len(pending) > keep:
-                done, metrics = pending.popleft()
-                numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
-                if not all(math.isfinite(n) for n in numbers.values()):
-                    good = checkpoints.steps()
-                    left = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
-                    found = ", ".join(f"{k} {n:.4g}" for k, n in numbers.items())
-                    raise InputError(f"step {done} is not finite ({found}); stopped, {left}")
-                if when.due(when.log, done):
-                    rows.write(done, "train", numbers | speed() | {"seconds": clock.total, "epoch": done / when.per_epoch})
-                left = (when.total - done) * (clock.busy - busy_before) / (done - start)
-                progress.update(done, loss=numbers["loss"], seconds_left=left, **speed())
+                first, metrics = pending.popleft()
+                for done, values in enumerate(zip(*jax.device_get(metrics).values(), strict=True), start=first):
+                    tell_of(done, {name: float(value) for name, value in zip(metrics, values, strict=True)})
+
+        def tell_of(done: int, numbers: dict) -> None:
+            if not all(math.isfinite(n) for n in numbers.values()):
+                good = checkpoints.steps()
+                left = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
+                found = ", ".join(f"{k} {n:.4g}" for k, n in numbers.items())
+                raise InputError(f"step {done} is not finite ({found}); stopped, {left}")
+            if when.due(when.log, done):
+                rows.write(done, "train", numbers | speed() | {"seconds": clock.total, "epoch": done / when.per_epoch})
+            left = (when.total - done) * (clock.busy - busy_before) / (done - start)
+            progress.update(done, loss=numbers["loss"], seconds_left=left, **speed())
 
         def save(step: int, validation: dict | None = None) -> None:
             report(keep=0)
@@ -163,25 +180,27 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
                 checkpoints.save(step, state, beside, numbers or None)
 
         with _signals() as stop, _profile(settings.log.profile, workdir) as profile:
-            for step in range(start + 1, when.total + 1):
+            step = start
+            while step < when.total:
                 with clock.part("input"):
-                    batch = next(iterator)
-                placed = backend.place(batch)
-                lengths = tuple(v.shape for v in batch.values())
-                if lengths not in compiled:
+                    group = [next(iterator) for _ in range(when.together(step, most))]
+                placed = tuple(map(backend.place, group))
+                shapes = tuple(v.shape for batch in group for v in batch.values())
+                if shapes not in compiled:
                     report(keep=0)
                     with clock.part("compile"):
-                        compiled[lengths] = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers)
-                run, cost = compiled[lengths]
-                profile(step - start)
+                        compiled[shapes] = backend.compile(steps, state, placed, hypers)
+                run, cost = compiled[shapes]
+                profile(step + 1 - start)
                 state, metrics = run(state, placed, hypers)
-                pending.append((step, metrics))
-                # XLA counts the body of accumulation's loop once.
-                flops += cost * settings.optimizer.accumulate
-                tokens += task.tokens(batch) * jax.process_count()
-                report(keep=0 if step == start + 1 else 1)
-                if step == start + 1:
+                pending.append((step + 1, metrics))
+                # XLA counts the body of a loop once, of accumulation's as of that over steps.
+                flops += cost * settings.optimizer.accumulate * len(group)
+                tokens += sum(map(task.tokens, group)) * jax.process_count()
+                report(keep=0 if step == start else 1)
+                if step == start:
                     progress.tell(f"first step done {clock.now:.1f} s after the start")
+                step += len(group)
                 if when.due(when.evaluate, step):
                     report(keep=0)
                     with clock.part("evaluate"):
@@ -242,13 +261,18 @@ def _signals():
 @contextlib.contextmanager
 def _profile(steps: int, workdir: pathlib.Path):
     """A function of the steps done so far that has jax.profiler trace `steps` of them, from the tenth on, into the workdir."""
-    running = False
+    running = finished = False
 
     def at(done: int) -> None:
-        nonlocal running
-        if steps and done in (PROFILE_FROM, PROFILE_FROM + steps):
-            running = done == PROFILE_FROM
-            jax.profiler.start_trace(str(workdir / "profile")) if running else jax.profiler.stop_trace()
+        nonlocal running, finished
+        if not steps or finished:
+            return
+        if not running and done >= PROFILE_FROM:
+            jax.profiler.start_trace(str(workdir / "profile"))
+            running = True
+        elif running and done >= PROFILE_FROM + steps:
+            jax.profiler.stop_trace()
+            running, finished = False, True
 
     try:
         yield at

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 import jax
 
@@ -11,7 +12,7 @@ from attention_variants.train import checkpoints as checkpoints_lib
 from attention_variants.train import devices
 from attention_variants.train import step as step_lib
 from attention_variants.train import workdir as workdir_lib
-from attention_variants.train.settings import Parallel
+from attention_variants.train.settings import Parallel, Settings
 
 RESULTS, DONE = "results.json", "DONE"
 
@@ -72,18 +73,25 @@ def show(workdir: pathlib.Path, report: dict, tell) -> None:
 
 
 class Loaded:
-    """A finished or running workdir, ready to be asked: its task, and the parameters of its best (else its latest) checkpoint."""
+    """A finished or running workdir, ready to be asked: its task, and the parameters of its best (else its latest) checkpoint.
 
-    def __init__(self, workdir: str | pathlib.Path, tell):
-        self.workdir, self.settings = workdir_lib.open_for_reading(workdir)
+    `changes` are settings that it is asked with instead of those it was trained with, such as "task.beams=4".
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, tell, changes: Sequence[str] = ()):
+        self.workdir, self.settings = workdir_lib.open_for_reading(workdir, changes)
         if not started(self.workdir):
             raise InputError(f"{self.workdir} has no checkpoint yet; expected a run that has saved one")
         backend = devices.connect(Parallel(cache=self.settings.parallel.cache))  # this machine, not the one it was trained on
         self.place = backend.place_whole
-        self.task = tasks.load(self.settings.name("task")).Task.saved(self.settings, self.workdir)
+        self.task = _task(self.workdir, self.settings)
         judged = dict(metric=self.task.metric, mode=self.task.mode, keep=self.settings.run.keep)
         checkpoints = checkpoints_lib.Checkpoints(self.workdir, **judged, tell=tell, read_only=True)
-        like = jax.eval_shape(lambda: step_lib.init(self.task, self.settings))
+        like = _shapes(self.task, self.settings)
+        if changes:
+            _, trained = workdir_lib.open_for_reading(workdir)
+            if _shapes(_task(self.workdir, trained), trained).params != like.params:
+                raise InputError(f"--change={' --change='.join(changes)} asks for other parameters than those that were trained")
         state = checkpoints.restore_newest(like, first=checkpoints.best_step()).state
         checkpoints.close()
         self.step = int(state.step)
@@ -98,3 +106,11 @@ class Loaded:
     def predict(self, lines: list[str]) -> tuple[list[str], list[str]]:
         """One answer per line, and sentences on what was unusual."""
         return self.task.predict(self.params, self.model_state, lines, self.place)
+
+
+def _task(workdir: pathlib.Path, settings: Settings):
+    return tasks.load(settings.name("task")).Task.saved(settings, workdir)
+
+
+def _shapes(task, settings: Settings) -> step_lib.State:
+    return jax.eval_shape(lambda: step_lib.init(task, settings))

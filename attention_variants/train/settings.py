@@ -64,16 +64,20 @@ class Parallel:
     """What a run is computed on; a run may be resumed with other values.
 
     `backend`: jit over a mesh, or pmap; the numbers are the same. `devices`: how many local devices; 0, and many hosts, are all.
+    `steps_per_dispatch`: that many steps are one program, which small models on fast devices gain from; batches of one shape only.
     `cache`: folder of compiled programs, which the next start finds; "" keeps none.
     """
 
     backend: Literal["jit", "pmap"] = "jit"
     devices: int = 0
+    steps_per_dispatch: int = 1
     cache: str = "~/.cache/attention-variants/xla"
 
     def __post_init__(self):
         if self.devices < 0:
             raise InputError(f"parallel.devices is {self.devices}; expected 0 for all, or how many")
+        if self.steps_per_dispatch < 1:
+            raise InputError(f"parallel.steps_per_dispatch is {self.steps_per_dispatch}; expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True)

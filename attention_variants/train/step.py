@@ -34,8 +34,12 @@ def init(task, settings: Settings) -> State:
 
 
 def hypers_of(settings: Settings) -> dict:
-    """The hypers as arrays: every number that runs may differ in without another program, the seed among them."""
-    numbers = {k: jnp.float32(v) for k, v in settings.as_dict()["hypers"].items()}
+    """The hypers as arrays: every number that runs may differ in without another program, the seed among them.
+
+    None is for what is switched off (`tasks.Hypers`): another structure, so another program.
+    """
+    off = settings.hypers.SWITCHES
+    numbers = {k: None if k in off and v == 0 else jnp.float32(v) for k, v in settings.as_dict()["hypers"].items()}
     return numbers | {"seed": jnp.uint32(settings.run.seed)}
 
 
@@ -86,3 +90,18 @@ def make(task, settings: Settings, shape):
         return State(state.step + 1, params, opt_state, model_state), metrics
 
     return step
+
+
+def several(step):
+    """`step` over a tuple of batches of one shape, one after the other in one program; metrics are arrays over the steps."""
+
+    def steps(state: State, batches: tuple, hypers, axis: str | None = None):
+        def one(state, batch):
+            return step(state, batch, hypers, axis)
+
+        if len(batches) == 1:
+            state, metrics = one(state, batches[0])
+            return state, jax.tree.map(lambda x: x[None], metrics)
+        return jax.lax.scan(one, state, jax.tree.map(lambda *x: jnp.stack(x), *batches))
+
+    return steps

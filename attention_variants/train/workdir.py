@@ -4,15 +4,18 @@ config.json, command.txt, environment.json, vocabulary.json, metrics.jsonl, tens
 DONE at the end.
 """
 
+import ast
 import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from attention_variants.errors import InputError
 from attention_variants.train import settings as settings_lib
@@ -58,13 +61,25 @@ def open_for_training(workdir: pathlib.Path, settings: Settings) -> None:
         write_json(path, [*starts, environment()])
 
 
-def open_for_reading(workdir: str | pathlib.Path) -> tuple[pathlib.Path, Settings]:
-    """The folder of a finished or running run, and its settings. Raises InputError where it is none."""
+def open_for_reading(workdir: str | pathlib.Path, changes: Sequence[str] = ()) -> tuple[pathlib.Path, Settings]:
+    """The folder of a finished or running run, and its settings with some changed, each as "section.key=value".
+
+    Raises:
+      InputError: it is no run's, or a change is of no setting or to no value that it may have.
+    """
     workdir = pathlib.Path(workdir).expanduser().absolute()
     with told_of(workdir):
         if not (workdir / "config.json").exists():
             raise InputError(f"{workdir} is not a workdir: it has no config.json; expected the --workdir of a training run")
-        return workdir, settings_lib.parse(_read_config(workdir))
+        config = _read_config(workdir)
+    for change in changes:
+        if not (parts := re.fullmatch(r"(\w+)\.(\w+)=(.*)", change)):
+            raise InputError(f"--change is {change!r}; expected section.key=value, such as task.beams=4")
+        section, key, value = parts.groups()
+        with contextlib.suppress(ValueError, SyntaxError):  # else it is a word
+            value = ast.literal_eval(value)
+        config.setdefault(section, {})[key] = value
+    return workdir, settings_lib.parse(config)
 
 
 @contextlib.contextmanager

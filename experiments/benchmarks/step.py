@@ -2,12 +2,16 @@
 
 The Transformer of `configs/translation.py:data=multi30k` (pre-norm, dropout 0.2 of sublayers, label smoothing 0.1, Adam,
 clipping), float32, on one batch of 112 pairs of up to 22 and 23 tokens, a tenth of them padding. Loss and gradients without
-dropout are checked equal from the same parameters first. linen draws its dropout bits with Threefry, as is its default; with
-"rbg" keys; and with our hash. PyTorch is `torch.nn.Transformer`, eager, with SDPA and its own Adam. The floor is the time of the
-matrix products of projections, feed-forward nets and logits alone, forward and backward.
+dropout are checked equal from the same parameters first. Each contender works in a process of its own, as whoever uses it runs it,
+while the others wait; ours keeps freed memory (`train/devices.py`), which is worth a fifth of a step on a CPU, so the last linen is
+one that does so too. linen draws its dropout bits with Threefry, as is its default; with "rbg" keys; and with our hash. PyTorch is
+`torch.nn.Transformer`, eager, with SDPA and its own Adam. The floor is the time of the matrix products of projections,
+feed-forward nets and logits alone, forward and backward.
 """
 
 import functools
+import importlib.metadata
+import importlib.util
 
 import flax.linen as nn
 import jax
@@ -24,7 +28,7 @@ from attention_variants.train import settings as settings_lib
 from attention_variants.train import step as step_lib
 from configs import translation
 from experiments.peers import linen_transformer
-from experiments.timing import Contender, Table, alternate, assert_same, temporary_bytes
+from experiments.timing import Contender, Table, alternate, apart, assert_same, temporary_bytes
 
 VOCABULARY = 4000
 
@@ -36,14 +40,23 @@ def measure(quick: bool) -> list[Table]:
 
 
 def table(size: str, rounds: int, rows: int, **changes) -> Table:
+    work = (size, rows, changes)
+    contenders = [ours(*work)]
+    contenders += [apart(f"flax.linen, {way}", linen, way, *work) for way in DROPOUT]
+    contenders += [linen("our dropout", *work)._replace(name="flax.linen, our dropout and memory")]
+    if importlib.util.find_spec("torch"):
+        contenders.append(apart(f"PyTorch {importlib.metadata.version('torch').split('+')[0]}", pytorch, *work))
+    contenders.append(matrix_products(*work))
+    task, _, batch = prepare(*work)
+    return Table(f"size `{size}`", alternate(contenders, rounds=rounds, same=None), task.tokens(batch))
+
+
+def prepare(size: str, rows: int, changes: dict):
+    """(task, settings, batch)."""
     config = translation.get_config("data=multi30k")
     config.model.update(transformer.size(size) | changes)
     settings = settings_lib.parse(config)
-    task = Task(settings, range(VOCABULARY))  # all that it asks of a vocabulary here is its length
-    batch = tokens(rows)
-    contenders = [ours(task, settings, batch), *linen(task, settings, batch), *torch_step(task, settings, batch)]
-    contenders.append(matrix_products(settings.model, batch))
-    return Table(f"size `{size}`", alternate(contenders, rounds=rounds, same=None), task.tokens(batch))
+    return Task(settings, range(VOCABULARY)), settings, tokens(rows)  # a Task asks no more of a vocabulary here than its length
 
 
 def tokens(rows: int) -> dict[str, np.ndarray]:
@@ -56,7 +69,8 @@ def tokens(rows: int) -> dict[str, np.ndarray]:
     return batch
 
 
-def ours(task, settings, batch) -> Contender:
+def ours(*work) -> Contender:
+    task, settings, batch = prepare(*work)
     backend = devices.connect(settings.parallel)
     shape = optimizers.schedule(settings.optimizer, total=2000, per_epoch=200, width=task.width)
     state, hypers = backend.replicate(step_lib.init(task, settings)), backend.replicate(step_lib.hypers_of(settings))
@@ -71,33 +85,6 @@ def ours(task, settings, batch) -> Contender:
     return Contender("attention_variants", run, temporary_bytes(program))
 
 
-def linen(task, settings, batch) -> list[Contender]:
-    """The same model in stock linen, with three ways to draw dropout's bits."""
-    config, hypers = settings.model, settings.hypers
-    model = linen_transformer.Transformer(config, VOCABULARY, hypers.dropout)
-    params, _ = task.init(jax.random.key(0))
-    check(task, params, batch, lambda params: linen_transformer.loss(model, params, batch, None, 0.0))
-    optimizer = optax.chain(optax.clip_by_global_norm(settings.optimizer.clip), optax.adam(hypers.learning_rate))
-    contenders = []
-    ways = (
-        ("its own dropout", "threefry2x32", nn.Dropout),
-        ("rbg keys", "rbg", nn.Dropout),
-        ("our dropout", "threefry2x32", OurDropout),
-    )
-    for name, keys, dropout in ways:
-        program = linen_transformer.make_step(model.clone(dropout=dropout), optimizer, hypers.label_smoothing)
-        arguments = [jax.tree.map(jnp.copy, params), optimizer.init(params), batch, jax.random.key(0, impl=keys), jnp.int32(0)]
-        program = program.lower(*arguments).compile()
-
-        def run(program=program, arguments=arguments):
-            *arguments[:2], value = program(*arguments)
-            arguments[4] += 1
-            return float(value)
-
-        contenders.append(Contender(f"flax.linen, {name}", run, temporary_bytes(program)))
-    return contenders
-
-
 class OurDropout(nn.Module):
     """What nn.Dropout does, with our bits."""
 
@@ -108,28 +95,54 @@ class OurDropout(nn.Module):
         return x if self.deterministic else drop(x, Dropout(self.rate, self.make_rng("dropout"), jnp.arange(len(x))))
 
 
-def torch_step(task, settings, batch) -> list[Contender]:
-    """The same model in PyTorch, where that is installed."""
-    try:
-        import torch
-    except ImportError:
-        return []
+DROPOUT = {
+    "its own dropout": ("threefry2x32", nn.Dropout),
+    "rbg keys": ("rbg", nn.Dropout),
+    "our dropout": ("threefry2x32", OurDropout),
+}
+
+
+def linen(way: str, *work) -> Contender:
+    """The same model in stock linen, with one of the ways to draw dropout's bits."""
+    task, settings, batch = prepare(*work)
+    hypers, (keys, dropout) = settings.hypers, DROPOUT[way]
+    model = linen_transformer.Transformer(settings.model, VOCABULARY, hypers.dropout, dropout)
+    params, _ = task.init(jax.random.key(0))
+    value, grads = reference(task, params, batch)
+    theirs, their_grads = jax.jit(jax.value_and_grad(lambda p: linen_transformer.loss(model, p, batch, None, 0.0)))(params)
+    flat = lambda tree: ravel_pytree(tree)[0]
+    assert_same((value, flat(grads)), (theirs, flat(their_grads)), tolerance=1e-4)
+    optimizer = optax.chain(optax.clip_by_global_norm(settings.optimizer.clip), optax.adam(hypers.learning_rate))
+    program = linen_transformer.make_step(model, optimizer, hypers.label_smoothing)
+    arguments = [params, optimizer.init(params), batch, jax.random.key(0, impl=keys), jnp.int32(0)]
+    program = program.lower(*arguments).compile()
+
+    def run():
+        *arguments[:2], value = program(*arguments)
+        arguments[4] += 1
+        return float(value)
+
+    return Contender(f"flax.linen, {way}", run, temporary_bytes(program))
+
+
+def pytorch(*work) -> Contender:
+    """The same model in PyTorch."""
+    import torch
+
     from experiments.peers import torch_transformer
 
-    hypers = settings.hypers
-    model = torch_transformer.Transformer(settings.model, VOCABULARY, hypers.dropout)
-    params, _ = task.init(jax.random.key(0))
-    torch_transformer.load(model, jax.device_get(params))
+    task, settings, batch = prepare(*work)
+    hypers, (params, _) = settings.hypers, task.init(jax.random.key(0))
+    value, grads = reference(task, params, batch)
     batch = {k: torch.from_numpy(v).long() for k, v in batch.items() if k != "id"}
-    model.train()
-    without = torch_transformer.Transformer(settings.model, VOCABULARY, 0.0)
+    model, without = (torch_transformer.Transformer(settings.model, VOCABULARY, rate) for rate in (hypers.dropout, 0.0))
+    torch_transformer.load(model, jax.device_get(params))
     torch_transformer.load(without, jax.device_get(params))
     found = torch_transformer.loss(without, batch, 0.0)
     found.backward()
-    numpy_batch = {k: v.numpy().astype(np.int32) for k, v in batch.items()}
-    value, grads = reference(task, params, numpy_batch)
     assert_same(value, found.item(), tolerance=1e-5)
     assert_same(grads["embedding"]["embedding"], without.embedding.weight.grad.numpy(), tolerance=1e-4)
+    model.train()
     optimizer = torch.optim.Adam(model.parameters(), hypers.learning_rate)
 
     def run():
@@ -140,7 +153,7 @@ def torch_step(task, settings, batch) -> list[Contender]:
         optimizer.step()
         return value.item()
 
-    return [Contender(f"PyTorch {torch.__version__.split('+')[0]}", run)]
+    return Contender(f"PyTorch {torch.__version__.split('+')[0]}", run)
 
 
 def reference(task, params, batch):
@@ -153,16 +166,10 @@ def reference(task, params, batch):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-def check(task, params, batch, loss) -> None:
-    """Raises AssertionError where another's loss or gradients, as one long vector, are not ours."""
-    value, grads = reference(task, params, batch)
-    theirs, their_grads = jax.jit(jax.value_and_grad(loss))(params)
-    flat = lambda tree: ravel_pytree(tree)[0]
-    assert_same((value, flat(grads)), (theirs, flat(their_grads)), tolerance=1e-4)
-
-
-def matrix_products(config: transformer.Config, batch) -> Contender:
+def matrix_products(*work) -> Contender:
     """The products x W, dy Wᵀ and xᵀ dy of every matrix of the model, one after the other."""
+    _, settings, batch = prepare(*work)
+    config = settings.model
     source, target = batch["source"].size, batch["target"].size
     width, inner, layers = config.width, config.feed_forward, config.layers
     uses = [  # rows, columns in, columns out, how often

@@ -52,6 +52,20 @@ def test_evaluate_prints_json_of_the_split(program, trained):
     assert sorted(workdir.rglob("*")) == before
 
 
+def test_a_workdir_can_be_asked_with_other_settings_and_stays_as_it_is(program, trained):
+    """By beam search, say; the run's own settings are on file as before."""
+    workdir, before = trained[0], (trained[0] / "config.json").read_text()
+    wide = runs.Loaded(workdir, print, ["task.beams=3", "task.length_penalty=1", "model.route=blockwise"])
+    assert (wide.settings.task.beams, wide.settings.task.length_penalty, wide.settings.model.route) == (3, 1.0, "blockwise")
+    wanted = wide.predict(LINES)[0]
+    assert wanted != runs.Loaded(workdir, print).predict(LINES)[0]
+    lines = "".join(line + "\n" for line in LINES).encode()
+    changes = ("--change=task.beams=3", "--change=task.length_penalty=1")
+    done = program("--mode=predict", f"--workdir={workdir}", *changes, stdin=lines)
+    assert done.stdout.splitlines() == wanted, done.stderr
+    assert (workdir / "config.json").read_text() == before
+
+
 def test_train_prints_the_scores_and_a_running_workdir_can_be_asked(program, tmp_path):
     """One command from nothing; flags override the config; then the same command says that it is done."""
     config = [

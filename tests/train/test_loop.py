@@ -156,6 +156,20 @@ def test_what_is_due_every_so_often_is_due_at_the_end_too():
     assert not any(plan.due(plan.checkpoint, step) for step in range(1, 11))
 
 
+def test_steps_go_together_where_nothing_is_due_between_them_wherever_a_run_was_resumed():
+    plan = loop.Plan(total=23, per_epoch=7, evaluate=10, checkpoint=0, log=1)
+
+    def ends(at):
+        while at < plan.total:
+            yield (at := at + plan.together(at, 4))
+
+    whole = list(ends(0))
+    assert whole == [4, 8, 9, 10, 11, 12, 16, 20, 21, 22, 23]
+    for n, at in enumerate(whole):
+        assert list(ends(at)) == whole[n + 1 :]
+    assert all(plan.together(at, 1) == 1 for at in range(23))
+
+
 @pytest.mark.parametrize(("devices", "parts", "multiple"), [(1, 1, 8), (2, 2, 8), (4, 1, 8), (3, 1, 24), (4, 4, 16)])
 def test_rows_come_in_eights_whatever_divides_them(make_config, tmp_path, monkeypatch, devices, parts, multiple):
     """So that a run may go on with another number of devices; nothing is written before."""

@@ -42,6 +42,19 @@ def test_sigterm_saves_exits_cleanly_and_the_run_goes_on_to_the_same_bits(config
         assert resumed.results[key] == unbroken[1].results[key]
 
 
+def test_several_steps_in_one_dispatch_are_the_same_run_and_resume_as_exactly(config, unbroken, tmp_path, monkeypatch):
+    config.parallel.steps_per_dispatch = 2
+    whole = loop.train(config, tmp_path / "whole", quiet=True)
+    for ours, theirs in zip(rows(tmp_path / "whole"), rows(unbroken[0]), strict=True):
+        for name, value in theirs.items():
+            assert ours[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-3)), name
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert int(loop.train(config, tmp_path / "cut", quiet=True).state.step) == 6  # the fifth and sixth step go together
+    assert_equal(loop.train(config, tmp_path / "cut", quiet=True).state, whole.state)
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
 def test_a_signal_handler_is_given_back(config, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     at_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))

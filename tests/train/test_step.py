@@ -109,11 +109,22 @@ def test_hypers_are_data_and_one_program_serves_them_all(task, make_config):
 
 
 def test_hypers_of_a_run_hold_every_hyper_and_the_seed(make_config):
-    config = make_config(**{"run.seed": 2**32 - 1})
+    config = make_config(**{"run.seed": 2**32 - 1, "hypers.dropout": 0.1, "hypers.attention_dropout": 0.1})
     hypers = step.hypers_of(settings_lib.parse(config))
     assert set(hypers) == set(config.hypers) | {"seed"}
     assert int(hypers["seed"]) == 2**32 - 1
     assert all(isinstance(v, jax.Array) and v.shape == () for v in hypers.values())
+
+
+def test_what_is_switched_off_costs_nothing_and_changes_nothing(task, make_config):
+    """A rate of 0 is None in the hypers: the numbers of a traced 0, by a program in which nothing is hashed."""
+    settings = settings_lib.parse(make_config(**{"hypers.dropout": 0.0, "hypers.attention_dropout": 0.0}))
+    run, state, batch, hypers = ready(task, settings)
+    assert [name for name, value in hypers.items() if value is None] == ["dropout", "attention_dropout"]
+    zeros = hypers | {"dropout": jnp.float32(0), "attention_dropout": jnp.float32(0)}
+    assert differences(jax.jit(run)(state, batch, hypers)[0], jax.jit(run)(state, batch, zeros)[0]) < 1e-6
+    xors = [jax.jit(run).lower(state, batch, given).as_text().count("stablehlo.xor ") for given in (hypers, zeros)]
+    assert xors[0] < xors[1] / 4
 
 
 def test_training_lowers_the_loss(task, make_config):
