@@ -33,6 +33,14 @@ def _no_network(monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", refuse)
 
 
+@pytest.fixture
+def as_users_compile():
+    """Programs are compiled with all optimisations: what is measured of them is what users get."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="session")
 def make_config():
     """`make_config(piece, …, **{"section.key": value})`: the tiny config on dates, one device, one batch shape, twelve steps."""

@@ -65,6 +65,18 @@ CASES = {
     "section set to a value": ([CONFIG, "--config.model=base", "--workdir={new}"], "model"),
     "unknown value": ([CONFIG, "--config.optimizer.schedule=cosin", "--workdir={new}"], "'cosin'; did you mean 'cosine'?"),
     "unknown route": ([CONFIG, "--config.model.route=densee", "--workdir={new}"], "'densee'; did you mean 'dense'?"),
+    "route that takes no dropout": (
+        [CONFIG, "--config.model.route=fused", "--config.hypers.attention_dropout=0.1", "--workdir={new}"],
+        "route='fused' cannot take this: fused kernels have no dropout",
+    ),
+    "route that takes no bias": (
+        [CONFIG, "--config.model.route=fused", "--config.model.positions=alibi", "--workdir={new}"],
+        "route='fused' cannot take this: fused kernels would write a bias out",
+    ),
+    "length penalty that is no number": (
+        [CONFIG, "--config.task.length_penalty=nan", "--workdir={new}"],
+        "task.length_penalty is nan",
+    ),
     "word for a number": ([CONFIG, "--config.model.layers=many", "--workdir={new}"], "many"),
     "fraction for a whole number": ([CONFIG, "--config.run.seed=1.5", "--workdir={new}"], "1.5"),
     "duration that is none": ([CONFIG, "--config.run.evaluate=often", "--workdir={new}"], "run.evaluate is 'often'"),

@@ -168,7 +168,7 @@ class Batches(Epochs):
         return [batches[i] for i in random.permutation(len(batches))]
 
 
-def stream(batches: Batches, *, threads: int = 1, ahead: int = 8):
+def stream(batches: Epochs, *, threads: int = 1, ahead: int = 8):
     """A grain iterator over `batches` that reads ahead; its position is `get_state()` and `set_state(...)`."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))

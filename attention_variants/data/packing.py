@@ -67,6 +67,7 @@ class PackedBatches(Epochs):
         shape, (which, of) = self.shapes[0], self._process
         rows = rows[which * shape.rows // of : (which + 1) * shape.rows // of]
         batch = {"id": np.zeros(shape.rows // of, np.uint32)}
+        batch["id"][: len(rows)] = [pairs[0] for pairs in rows]
         for side, length in (("source", shape.source), ("target", shape.target)):
             tokens, segment, at = (np.full((shape.rows // of, length), fill, np.int32) for fill in (PAD, 0, 0))
             for r, pairs in enumerate(rows):
@@ -75,7 +76,6 @@ class PackedBatches(Epochs):
                     row = getattr(self._tokens, side)[int(pair)]
                     place = slice(start, start := start + len(row))
                     tokens[r, place], segment[r, place], at[r, place] = row, number, np.arange(len(row))
-                batch["id"][r] = pairs[0]
             batch |= {side: tokens, f"{side}_segment": segment, f"{side}_at": at}
         return batch
 

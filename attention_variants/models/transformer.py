@@ -60,7 +60,7 @@ class Config:
             raise unknown("value of config.model.route", self.route, ("auto", *ROUTES))
         if self.dtype == "float64" and not jax.config.jax_enable_x64:
             raise InputError("model.dtype is float64, which jax computes only where the environment says JAX_ENABLE_X64=1")
-        if self.width % 2:
+        if self.width % 2 and self.positions == "sinusoidal":
             raise InputError(f"model.width is {self.width}; expected an even number, such as {self.width + 1}")
 
     @property
@@ -81,6 +81,12 @@ class Packed(NamedTuple):
 
     segment_BQ: jax.Array
     at_BQ: jax.Array
+
+
+def _within(packed: Packed, **also) -> Mask:
+    """Tokens see those of their own sequence, from where they are in it."""
+    segments = dict(q_segments=packed.segment_BQ, k_segments=packed.segment_BQ)
+    return Mask(**segments, q_at=packed.at_BQ, k_at=packed.at_BQ, **also)
 
 
 class Transformer(nn.Module):
@@ -124,7 +130,7 @@ class Transformer(nn.Module):
         mask = Mask(causal=True)
         if packed is not None:
             before_BT = jnp.where(target.at_BQ == 0, BEGIN, before_BT)
-            mask = Mask(True, None, None, None, target.segment_BQ, target.segment_BQ, target.at_BQ, target.at_BQ)
+            mask = _within(target, causal=True)
             source_mask = Mask(k_valid=source_BS != PAD, q_segments=target.segment_BQ, k_segments=source.segment_BQ)
         x_BTD = self.target_dropout(self._embed(before_BT, target and target.at_BQ), noise)
         for layer in self.decoder:
@@ -135,7 +141,7 @@ class Transformer(nn.Module):
         """The encoder's output (B, S, D) and the mask that hides the source's padding."""
         mask = Mask(k_valid=source_BS != PAD)
         if packed is not None:
-            mask = Mask(False, None, None, mask.k_valid, packed.segment_BQ, packed.segment_BQ, packed.at_BQ, packed.at_BQ)
+            mask = _within(packed, k_valid=mask.k_valid)
         x_BSD = self.source_dropout(self._embed(source_BS, packed and packed.at_BQ), noise)
         for layer in self.encoder:
             x_BSD = layer(x_BSD, mask, self._bias("encoder"), noise)
@@ -165,8 +171,11 @@ class Transformer(nn.Module):
 
     def logits(self, x_BTD):
         """Logits (B, T, vocabulary) in at least float32, whatever the type of the computation: bfloat16 would tie and round."""
-        table_VD = self.embedding.embedding.astype(x_BTD.dtype)
-        return jnp.einsum("btd,vd->btv", x_BTD, table_VD, preferred_element_type=self.config.param_dtype)
+        return jnp.einsum("btd,vd->btv", x_BTD, self.table(), preferred_element_type=self.config.param_dtype)
+
+    def table(self):
+        """The embeddings (V, D) that inner products with `hidden` make `logits` of, in the type of the computation."""
+        return self.embedding.embedding.astype(self.config.dtype)
 
     def _embed(self, token_BQ, at_BQ=None):
         x_BQD = self.embedding(token_BQ) * math.sqrt(self.config.width)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from attention_variants.errors import InputError
 from attention_variants.ops import blockwise, dense, fused
 from attention_variants.ops.dropout import Dropout
 from attention_variants.ops.masks import Mask
@@ -29,7 +30,7 @@ def attend(
 ) -> jax.Array | tuple[jax.Array, str]:
     """Multi-head attention of queries over keys and values.
 
-    A query whose keys are all masked gets zeros, and zero gradient.
+    A query whose keys are all masked gets zeros, and zero gradient. Forward-mode differentiation (`jax.jvp`) takes route="dense".
 
     Args:
       q_BQHK: queries (B, Q, H, K).
@@ -54,7 +55,7 @@ def attend(
     q_at_BQ, k_at_BS = mask.positions(q_BQHK.shape[1], k_BSHK.shape[1])
     queries, keys = score.prepare_queries(q_BQHK, q_at_BQ), score.prepare_keys(k_BSHK, k_at_BS)
     terms = dict(score=score, bias=bias, dropout=dropout)
-    route, why = choose(queries, keys, v_BSHV, route=route, **terms)
+    route, why = choose(queries, keys, v_BSHV, mask=mask, route=route, **terms)
     out = attend_prepared(queries, keys, v_BSHV, mask=mask, route=route, **terms)[0]
     return (out, f"{route}: {why}") if explain else out
 
@@ -78,22 +79,26 @@ def attend_prepared(
     mask = Mask() if mask is None else mask
     mask.check(v_BSHV.shape[0], length(queries), v_BSHV.shape[1])
     terms = dict(score=score, bias=bias, dropout=dropout)
-    route, _ = choose(queries, keys, v_BSHV, route=route, **terms)
+    route, _ = choose(queries, keys, v_BSHV, mask=mask, route=route, **terms)
     return ROUTES[route](queries, keys, v_BSHV, mask=mask, **terms)
 
 
-def choose(queries, keys, v_BSHV, *, score, bias=None, dropout=None, route: str = "auto") -> tuple[str, str]:
-    """(the route that is taken, why) for prepared queries and keys; no mask keeps a route from being taken.
+def choose(queries, keys, v_BSHV, *, score, mask: Mask | None = None, bias=None, dropout=None, route="auto") -> tuple[str, str]:
+    """(the route that is taken, why) for prepared queries and keys.
 
     Raises:
-      ValueError: an unknown route, or one that cannot take this.
+      ValueError: an unknown route, or one that cannot take this; a score or a bias that is no pytree.
     """
-    backend = jax.default_backend()
-    refusal = fused.refusal(queries, keys, v_BSHV, score=score, bias=bias, dropout=dropout, backend=backend)
+    for name, x in (("score", score), ("bias", bias)):
+        if x is not None and jax.tree_util.all_leaves([x]):
+            known = "registered by jax.tree_util.register_dataclass, say, so that what it has learned gets gradients"
+            raise ValueError(f"the {name} is a {type(x).__name__}, which is no pytree; expected one, {known}")
+    backend, mask = jax.default_backend(), Mask() if mask is None else mask
+    refusal = fused.refusal(queries, keys, v_BSHV, score=score, mask=mask, bias=bias, dropout=dropout, backend=backend)
     batch, k_length, heads, _ = v_BSHV.shape
-    logits = batch * heads * length(queries) * k_length
-    small = logits < CROSSOVER[backend]
-    size = f"{logits:,} logits are {'fewer than' if small else 'not fewer than'} the {CROSSOVER[backend]:,} of the crossover"
+    logits, crossover = batch * heads * length(queries) * k_length, CROSSOVER.get(backend, CROSSOVER["gpu"])
+    small = logits < crossover
+    size = f"{logits:,} logits are {'fewer than' if small else 'not fewer than'} the {crossover:,} of the crossover"
     if route == "auto":
         if backend == "gpu" and refusal is None and not small:
             return "fused", f"{type(score).__name__} is an inner product; {size} on {backend}"
@@ -101,7 +106,7 @@ def choose(queries, keys, v_BSHV, *, score, bias=None, dropout=None, route: str 
     if route not in ROUTES:
         raise ValueError(f"unknown route {route!r}; choose from auto, {', '.join(sorted(ROUTES))}")
     if route == "fused" and refusal is not None:
-        raise ValueError(f"route='fused' cannot take this: {refusal}; take route='blockwise', or 'auto'")
+        raise InputError(f"route='fused' cannot take this: {refusal}; take route='blockwise', or 'auto'")
     return route, "as asked for"
 
 

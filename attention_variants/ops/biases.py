@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @jax.tree_util.register_dataclass
@@ -28,21 +29,31 @@ class RelativeBuckets:
     reach: int = dataclasses.field(default=128, metadata={"static": True})
 
     def __call__(self, q_at_BQ, k_at_BS):
-        bias_BQSH = self.table_NH[self.bucket(k_at_BS[:, None, :] - q_at_BQ[:, :, None])]
+        ahead_BQS = k_at_BS[:, None, :] - q_at_BQ[:, :, None]
+        by_distance = self.table_NH[np.array([self.bucket(d) for d in range(-self.reach, self.reach + 1)])]
+        bias_BQSH = by_distance[jnp.clip(ahead_BQS, -self.reach, self.reach) + self.reach]
         return jnp.moveaxis(bias_BQSH, -1, 1).astype(jnp.promote_types(self.table_NH.dtype, jnp.float32))
 
-    def bucket(self, ahead: jax.Array) -> jax.Array:
+    def bucket(self, ahead: int) -> int:
         """The bucket of a key that is `ahead` positions after its query."""
         buckets, start = self.table_NH.shape[0], 0
         if self.both_ways:
             buckets //= 2
-            start, distance = jnp.where(ahead > 0, buckets, 0), abs(ahead)
+            start, distance = (buckets if ahead > 0 else 0), abs(ahead)
         else:
-            distance = jnp.maximum(-ahead, 0)
+            distance = max(-ahead, 0)
         exact = buckets // 2
-        growth = (buckets - exact) / math.log(self.reach / exact)
-        ranges = exact + (jnp.log(jnp.maximum(distance, exact) / exact) * growth).astype(jnp.int32)
-        return start + jnp.where(distance < exact, distance, jnp.minimum(ranges, buckets - 1))
+        ranges = buckets - exact
+        if not 0 < exact < self.reach:
+            least = 4 if self.both_ways else 2
+            raise ValueError(
+                f"a table of {self.table_NH.shape[0]} buckets, reach {self.reach}; expected at least {least}, and a farther reach"
+            )
+        if distance < exact:
+            return start + distance
+        # The range m starts at exact · (reach / exact)^(m / ranges), in whole numbers, which no rounding moves.
+        m = sum(distance**ranges >= exact ** (ranges - m) * self.reach**m for m in range(1, ranges))
+        return start + exact + m
 
 
 @jax.tree_util.register_dataclass

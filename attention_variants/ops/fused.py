@@ -1,7 +1,8 @@
 """The fused route: scores whose logits are inner products of features, by the kernels that others have tuned.
 
 `jax.nn.dot_product_attention` runs cuDNN's flash attention on NVIDIA and plain XLA elsewhere. What the kernels want (one head
-size, a multiple of eight) is padded with zeros here; what they cannot do is refused by `refusal`, in words.
+size, a multiple of eight) is padded with zeros here; what they cannot do, or only in memory that grows with the square of the
+length, is refused by `refusal`, in words.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from attention_variants.ops.scores import length
 NARROW = ("bfloat16", "float16")
 
 
-def refusal(queries, keys, v_BSHV, *, score, bias, dropout, backend: str) -> str | None:
+def refusal(queries, keys, v_BSHV, *, score, mask: Mask, bias, dropout, backend: str) -> str | None:
     """Why the route cannot take this, or None where it can."""
     features = jax.eval_shape(score.as_dot, queries, keys)
     if features is None:
@@ -26,11 +27,16 @@ def refusal(queries, keys, v_BSHV, *, score, bias, dropout, backend: str) -> str
     if bias is not None:
         return "fused kernels would write a bias out as a matrix, or not differentiate it"
     if backend == "gpu":
+        most, size = _largest_head(), _head_size(features[0], v_BSHV)
+        if most is None:
+            return "cuDNN runs on NVIDIA only"
         if (found := str(jnp.result_type(*features, v_BSHV))) not in NARROW:
             return f"cuDNN computes in bfloat16 or float16, found {found}"
-        most, size = _largest_head(), _head_size(features[0], v_BSHV)
         if size > most:
             return f"cuDNN takes at most {most} features per head on this device, found {size}"
+        own = _kernels_own(mask, length(queries), v_BSHV.shape[1])
+        if jax.tree.leaves(mask) or mask.window is not None or mask.causal != own:
+            return "cuDNN would need this mask as a matrix; it takes none, or causal=True alone over as many queries as keys"
     return None
 
 
@@ -43,8 +49,7 @@ def route(queries, keys, v_BSHV, *, score, mask: Mask, bias, dropout):
     fq_BQHF, fk_BSHF = score.as_dot(queries, keys)
     gpu = jax.default_backend() == "gpu"
     q_length, k_length = length(queries), v_BSHV.shape[1]
-    # The kernel's own causal mask skips what it hides; it is ours where both count positions from the same place.
-    causal = mask.causal and mask.q_at is None and mask.k_at is None and q_length == k_length and mask.window is None
+    causal = _kernels_own(mask, q_length, k_length)
     visible = (dataclasses.replace(mask, causal=False) if causal else mask).visible(q_length, k_length)
     if visible is not None:
         visible = jnp.broadcast_to(visible, (*visible.shape[:2], q_length, k_length))
@@ -68,9 +73,17 @@ def _head_size(fq_BQHF, v_BSHV) -> int:
     return -(-max(fq_BQHF.shape[-1], v_BSHV.shape[-1]) // 8) * 8
 
 
-def _largest_head() -> int:
-    capability = getattr(jax.devices()[0], "compute_capability", "0")
-    return 256 if float(capability) >= 9 else 128
+def _kernels_own(mask: Mask, q_length: int, k_length: int) -> bool:
+    """Whether the kernel's own causal mask, which skips what it hides, is ours: both count positions from the same place."""
+    return mask.causal and mask.q_at is None and mask.k_at is None and q_length == k_length and mask.window is None
+
+
+def _largest_head() -> int | None:
+    """Of cuDNN on this device, where there is cuDNN."""
+    try:
+        return 256 if float(jax.devices()[0].compute_capability) >= 9 else 128
+    except (AttributeError, ValueError):  # "gfx90a", say
+        return None
 
 
 def _pad(x, size: int):

@@ -37,7 +37,7 @@ def projected_cross_entropy(x_BTD, table_VD, labels_BT, weights_BT, smoothing=0.
     so that logits are neither kept nor computed twice.
 
     Args:
-      x_BTD: (B, T, D), float32 or bfloat16. table_VD: (V, D), of the same type.
+      x_BTD: (B, T, D), float32 or bfloat16. table_VD: (V, D), of the same type. Only these two get gradients.
       chunk: about how many tokens are worked on at a time.
 
     Returns:
@@ -45,7 +45,7 @@ def projected_cross_entropy(x_BTD, table_VD, labels_BT, weights_BT, smoothing=0.
     """
     batch, length, _ = x_BTD.shape
     positions = -(-length // -(-batch * length // chunk))  # pieces of one size, so that little is filled up
-    weights_BT = weights_BT.astype(float32(x_BTD).dtype)
+    weights_BT, smoothing = jax.lax.stop_gradient((weights_BT.astype(float32(x_BTD).dtype), smoothing))
     return _projected(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing), weights_BT.sum()
 
 

@@ -23,8 +23,11 @@ class Rotary(Score):
         return self.score.prepare_queries(rotate(q_BQHK, at_BQ, self.base), at_BQ)
 
     def prepare_keys(self, k_BSHK, at_BS=None) -> Prepared:
-        """The rotated keys, and what the rotation took from each key's log-magnitude, (B, S, H)."""
-        still, turned = (self.score.prepare_keys(k, at_BS) for k in (k_BSHK, rotate(k_BSHK, at_BS, self.base)))
+        """The rotated keys, and what the rotation took from each key's log-magnitude, (B, S, H), where it takes anything."""
+        turned = self.score.prepare_keys(rotate(k_BSHK, at_BS, self.base), at_BS)
+        if self.score.magnitude_of_norm:
+            return turned, None
+        still = self.score.prepare_keys(k_BSHK, at_BS)
         lost_BH1S = self.score.log_magnitude(still) - self.score.log_magnitude(turned)
         shape = (k_BSHK.shape[0], k_BSHK.shape[2], 1, k_BSHK.shape[1])
         return turned, jnp.broadcast_to(lost_BH1S, shape)[:, :, 0].swapaxes(1, 2)
@@ -40,7 +43,7 @@ class Rotary(Score):
 
     def as_dot(self, queries, keys):
         features = self.score.as_dot(queries, keys[0])
-        return features and with_key_term(*features, keys[1])
+        return features if features is None or keys[1] is None else with_key_term(*features, keys[1])
 
 
 def rotate(x_BQHK: jax.Array, at_BQ: jax.Array | None, base: float = 10000.0) -> jax.Array:
@@ -59,4 +62,4 @@ def rotate(x_BQHK: jax.Array, at_BQ: jax.Array | None, base: float = 10000.0) ->
 
 
 def _over_queries(term_BSH):
-    return term_BSH.swapaxes(1, 2)[:, :, None, :]
+    return 0.0 if term_BSH is None else term_BSH.swapaxes(1, 2)[:, :, None, :]

@@ -9,7 +9,7 @@ decoding cache stores. All of these are numbers with a fraction (float32, bfloat
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,12 @@ def inner(q_BQHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
 
 
 class Score:
-    """The contract. A subclass is a pytree and defines `log_similarity`, and whatever else differs from the defaults."""
+    """The contract. A subclass is a pytree and defines `log_similarity`, and whatever else differs from the defaults.
+
+    `magnitude_of_norm`: whether `log_magnitude` depends on a key's 2-norm alone, which rotations leave as it is.
+    """
+
+    magnitude_of_norm: ClassVar[bool] = False
 
     def prepare_queries(self, q_BQHK: jax.Array, at_BQ: jax.Array | None = None) -> Prepared:
         """What is computed once per query; `at_BQ` holds positions, for scores that use them."""
@@ -81,6 +86,8 @@ class DotProduct(Score):
     In the reading of similarity times magnitude: similarity = exp(−‖q−k‖² / 2√d), magnitude = exp(‖k‖² / 2√d);
     the query's own magnitude is constant over the keys and cancels in the softmax.
     """
+
+    magnitude_of_norm = True
 
     def log_similarity(self, queries, keys):
         queries, keys = float32(queries), float32(keys)

@@ -11,7 +11,7 @@ A task file holds
     splits: tuple of names                   "train" and "validation" among them
     save(workdir)                            writes what `saved` reads (a vocabulary, say)
     describe() -> str                        a line about the data
-    batches(split, seed=, multiple=, …)      `data.batches.Batches`
+    batches(split, seed=, multiple=, …)      `data.batches.Epochs`
     tokens(batch) -> int                     how much of a batch is not padding
     init(key) -> (params, model_state)
     loss(params, model_state, batch, key, hypers) -> (sum, weight, metrics, model_state)

@@ -19,7 +19,7 @@ from attention_variants.errors import InputError
 from attention_variants.models.decoding import beam, greedy
 from attention_variants.models.heads import Noise, trace_weights
 from attention_variants.models.transformer import Packed
-from attention_variants.ops.losses import cross_entropy, projected_cross_entropy
+from attention_variants.ops.losses import projected_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Config:
         for name, least in (("batch_tokens", 1), ("subwords", 0), ("max_length", 2), ("beams", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"task.{name} is {getattr(self, name)}; expected at least {least}")
+        if not 0 <= self.length_penalty < 100:
+            raise InputError(f"task.length_penalty is {self.length_penalty}; expected a number from 0 to 100, 0.6 say")
         if not 0 < self.max_padding <= 1:
             raise InputError(f"task.max_padding is {self.max_padding}; expected a share above 0 and up to 1")
 
@@ -80,6 +82,7 @@ class Task:
         self._pairs = dict(pairs or {})
         self._tokens = functools.cache(self._tokenise)
         self._training_tokens = functools.cache(self._leave_out_the_long)
+        self._log_likelihood = jax.jit(lambda params, batch: self.loss(params, {}, batch, None, {})[:2])
 
     @classmethod
     def new(cls, settings) -> "Task":
@@ -92,6 +95,8 @@ class Task:
         }
         task = cls(settings, Subwords.train(pairs["train"].source + pairs["train"].target, settings.task.subwords), pairs)
         task._training_tokens()
+        if settings.model.route == "fused":
+            task._trace_loss(settings.hypers)
         return task
 
     @classmethod
@@ -110,10 +115,11 @@ class Task:
         return f"{pairs:,} training pairs{left_out}; {len(self.vocabulary):,} tokens in the vocabulary"
 
     def batches(self, split: str, **kwargs) -> Epochs:
-        """The batches of a split, "train" without its overlong pairs; keyword arguments as for `Batches` or `PackedBatches`."""
+        """The batches of a split, "train" without its overlong pairs, packed if the config says so; keyword arguments as theirs."""
         kwargs = {"max_padding": self.config.max_padding, "batch_tokens": self.config.batch_tokens} | kwargs
-        kind = PackedBatches if self.config.packed else Batches
-        return kind(self._training_tokens() if split == "train" else self._tokens(split), **kwargs)
+        if split != "train":
+            return Batches(self._tokens(split), **kwargs)
+        return (PackedBatches if self.config.packed else Batches)(self._training_tokens(), **kwargs)
 
     def tokens(self, batch) -> int:
         """How many tokens of a batch are not padding, source and target together."""
@@ -132,10 +138,17 @@ class Task:
             rngs = {"dropout": key}
         inputs = batch["source"], batch["target"], noise, _packed(batch)
         x_BTD = self.model.apply({"params": params}, *inputs, method="hidden", rngs=rngs)
-        table_VD = params["embedding"]["embedding"].astype(x_BTD.dtype)
+        table_VD = self.model.apply({"params": params}, method="table")
         smoothing = 0.0 if key is None else hypers["label_smoothing"]
         total, weight = projected_cross_entropy(x_BTD, table_VD, batch["target"], batch["target"] != PAD, smoothing)
         return total, weight, {}, model_state
+
+    def _trace_loss(self, hypers: Hypers) -> None:
+        """Raises InputError where the model's route cannot take what training asks of it."""
+        token = jnp.ones((1, 2), jnp.int32)
+        noise = Noise(None, hypers.attention_dropout or None, jnp.zeros(1, jnp.uint32))
+        keys = {name: jax.random.key(0) for name in ("params", "dropout")}
+        jax.eval_shape(lambda: self.model.init(keys, token, token, noise))
 
     def evaluate(self, params, model_state, split, place) -> dict:
         """Per-token loss and perplexity, and BLEU (cased, 13a) and exact match of the translations, on a whole split."""
@@ -143,7 +156,7 @@ class Task:
         reference = self._read_split(split).target
         total = weight = 0.0
         for batch in Batches(self._tokens(split), **self._in_order(place)):
-            sums = _log_likelihood(self.model, params, place(batch))
+            sums = self._log_likelihood(params, place(batch))
             total, weight = total + float(sums[0]), weight + float(sums[1])
         translations, unfinished = self._translate(params, self._tokens(split).source, place)
         bleu, signature = _bleu(translations, reference)
@@ -182,7 +195,8 @@ class Task:
         del model_state
         first = itertools.islice(self._tokens("validation").source, 20)
         source = min(first, key=lambda row: abs(len(row) - 20))
-        out = np.asarray(greedy(self.model, params, jnp.asarray([source]), length=_output_limit(len(source))))[0]
+        batch = {"source": np.repeat(source[None], place.multiple, 0), "id": np.zeros(place.multiple, np.uint32)}
+        out = np.asarray(self._search(params, batch, place, _output_limit(len(source))))[0]
         out = out[: int((out != PAD).sum())]
         trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
         _, traced = trace({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]))
@@ -215,8 +229,9 @@ class Task:
         return tokens if len(fits) == len(tokens.source) else Tokens(*(Ragged.of(side[i] for i in fits) for side in tokens))
 
     def _in_order(self, place) -> dict:
-        """How batches are made that nothing is learned from: in order, in few shapes that other data has too."""
-        return dict(batch_tokens=self.config.batch_tokens, seed=None, max_padding=0.3, multiple=place.multiple, round_to=8)
+        """How batches are made that nothing is learned from: in order, in few shapes that other data has too, a beam like a row."""
+        tokens = max(1, self.config.batch_tokens // self.config.beams)
+        return dict(batch_tokens=tokens, seed=None, max_padding=0.3, multiple=place.multiple, round_to=8)
 
     def _search(self, params, batch, place, length: int):
         """Tokens (B, length) of the translations of a batch."""
@@ -246,13 +261,6 @@ def _packed(batch) -> tuple[Packed, Packed] | None:
     if "source_segment" not in batch:
         return None
     return tuple(Packed(batch[f"{side}_segment"], batch[f"{side}_at"]) for side in ("source", "target"))
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _log_likelihood(model, params, batch):
-    """(negative log-likelihood, number of target tokens) of a batch."""
-    logits = model.apply({"params": params}, batch["source"], batch["target"])
-    return cross_entropy(logits, batch["target"], batch["target"] != PAD)
 
 
 def _output_limit(source_length: int) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
 from attention_variants.errors import InputError
@@ -124,8 +125,11 @@ class Checkpoints:
                 broken.append(step)
                 continue
             if set_aside and broken:
-                for other in broken:
-                    self._set_aside(other)
+                if jax.process_index() == 0:
+                    for other in broken:
+                        self._set_aside(other)
+                if jax.process_count() > 1:  # nobody goes on before the folder is what all will see
+                    multihost_utils.sync_global_devices("broken checkpoints are set aside")
                 self._manager.reload()
             return restored
         if steps:

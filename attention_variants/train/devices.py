@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from attention_variants.errors import InputError
+from attention_variants.train import flops
 from attention_variants.train.settings import Parallel
 
 AXIS = "data"
@@ -38,7 +39,7 @@ class Backend(NamedTuple):
     Attributes:
       place: puts a training batch; place_whole: puts a batch that is evaluated or decoded.
       replicate: puts a state; local: a state as `place_whole`'s computations take it.
-      compile: `compile(step, *arguments)` gives (callable, FLOPs of a call over all devices by XLA's count of the program).
+      compile: `compile(step, *arguments)` gives (callable, FLOPs of a call over all devices, see `train.flops`).
     """
 
     place: Place
@@ -49,8 +50,13 @@ class Backend(NamedTuple):
 
 
 def connect(settings: Parallel) -> Backend:
-    """The backend of the settings; also has compiled programs and freed memory kept. Raises InputError for too many devices."""
-    _keep_freed_memory()
+    """The backend of the settings; also has compiled programs and freed memory kept, for the whole process.
+
+    Raises:
+      InputError: more devices than there are.
+    """
+    if settings.keep_memory:
+        _keep_freed_memory()
     if settings.cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(settings.cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -68,7 +74,7 @@ def _keep_freed_memory() -> None:
     XLA allocates a program's temporary memory anew at every call on a CPU. Given back to the kernel in between, it comes with a
     page fault for every 4 KiB, which is a fifth of the time of a training step.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
             mallopt(option, value)
@@ -88,8 +94,8 @@ def _jit(devices) -> Backend:
 
     def compiled(step, *arguments):
         shardings = dict(in_shardings=(everywhere, rows, everywhere), out_shardings=everywhere)
-        lowered = jax.jit(step, donate_argnums=0, **shardings).lower(*arguments)
-        return lowered.compile(), _flops(lowered)
+        traced = jax.jit(step, donate_argnums=0, **shardings).trace(*arguments)
+        return traced.lower().compile(), flops.count(traced.jaxpr)
 
     place = Place(put, len(devices))
     replicate = functools.partial(jax.device_put, device=everywhere)
@@ -108,8 +114,7 @@ def _pmap(devices) -> Backend:
     def compiled(step, *arguments):
         step = functools.partial(step, axis=AXIS)
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=0)
-        lowered = mapped.lower(*arguments)
-        return lowered.compile(), _flops(lowered) * len(devices)  # the program is that of one device
+        return mapped.lower(*arguments).compile(), flops.count(jax.make_jaxpr(mapped)(*arguments))
 
     return Backend(Place(put, len(devices)), _one_device(), replicate, _first_copy, compiled)
 
@@ -121,7 +126,3 @@ def _one_device() -> Place:
 def _first_copy(tree):
     """A replicated tree as this process's first device holds it."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
-
-
-def _flops(lowered) -> float:
-    return float((lowered.cost_analysis() or {}).get("flops", 0.0))

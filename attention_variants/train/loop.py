@@ -194,8 +194,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
                 profile(step + 1 - start)
                 state, metrics = run(state, placed, hypers)
                 pending.append((step + 1, metrics))
-                # XLA counts the body of a loop once, of accumulation's as of that over steps.
-                flops += cost * settings.optimizer.accumulate * len(group)
+                flops += cost
                 tokens += sum(map(task.tokens, group)) * jax.process_count()
                 report(keep=0 if step == start else 1)
                 if step == start:

@@ -33,9 +33,10 @@ def check(workdir: str | pathlib.Path, settings: Settings) -> pathlib.Path:
     workdir = pathlib.Path(workdir).expanduser().absolute()
     with told_of(workdir):
         if (workdir / "config.json").exists():
-            ours, theirs = settings.as_dict(), _read_config(workdir)
+            # What was not there when the run began has its default.
+            ours, theirs = settings.as_dict(), settings_lib.parse(_read_config(workdir)).as_dict()
             for section in FREE:
-                ours.pop(section), theirs.pop(section, None)
+                ours.pop(section), theirs.pop(section)
             if changed := settings_lib.differences(ours, theirs):
                 raise InputError(
                     f"{workdir} belongs to another config ({'; '.join(changed)}); expected a new --workdir for a new run"

@@ -114,7 +114,7 @@ def linen(way: str, *work) -> Contender:
     assert_same((value, flat(grads)), (theirs, flat(their_grads)), tolerance=1e-4)
     optimizer = optax.chain(optax.clip_by_global_norm(settings.optimizer.clip), optax.adam(hypers.learning_rate))
     program = linen_transformer.make_step(model, optimizer, hypers.label_smoothing)
-    arguments = [params, optimizer.init(params), batch, jax.random.key(0, impl=keys), jnp.int32(0)]
+    arguments = [params, optimizer.init(params), jax.device_put(batch), jax.random.key(0, impl=keys), jnp.int32(0)]
     program = program.lower(*arguments).compile()
 
     def run():

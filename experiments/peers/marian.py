@@ -76,5 +76,5 @@ def beam(model, source_BS: np.ndarray, limit_B: np.ndarray, beams: int, length_p
         max_new_tokens=int(limit_B.max()) + 1,
         do_sample=False,
         logits_processor=transformers.LogitsProcessorList([EndsAt(limit_B, beams)]),
-    )[:, 1:].numpy()
+    )[:, 1 : limit_B.max() + 1].numpy()
     return np.where(np.arange(out.shape[1]) < limit_B[:, None], out, PAD)

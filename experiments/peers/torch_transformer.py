@@ -11,6 +11,7 @@ from attention_variants.data.tokens import BEGIN, PAD
 from attention_variants.ops.positions import sinusoidal
 
 HEADS = ("query", "key", "value")
+LONGEST = 256  # positions there are encodings for
 
 
 class Transformer(nn.Module):
@@ -26,6 +27,7 @@ class Transformer(nn.Module):
         options |= dict(num_decoder_layers=config.layers, dim_feedforward=config.feed_forward, dropout=rate)
         self.transformer = nn.Transformer(config.width, config.heads, custom_encoder=encoder, **options)
         self.dropout = nn.Dropout(rate)
+        self.register_buffer("at", torch.from_numpy(np.array(sinusoidal(jnp.arange(LONGEST), config.width))), persistent=False)
         # Ours drops no attention weights here, and nothing between the layers of a feed-forward net.
         for module in self.transformer.modules():
             if isinstance(module, nn.MultiheadAttention):
@@ -34,9 +36,7 @@ class Transformer(nn.Module):
                 module.dropout = nn.Identity()
 
     def embed(self, tokens):
-        width = self.embedding.embedding_dim
-        at = torch.from_numpy(np.array(sinusoidal(jnp.arange(tokens.shape[1])[None], width)))
-        return self.dropout(self.embedding(tokens) * math.sqrt(width) + at)
+        return self.dropout(self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim) + self.at[: tokens.shape[1]])
 
     def forward(self, source, target):
         before = nn.functional.pad(target, (1, 0), value=BEGIN)[:, :-1]

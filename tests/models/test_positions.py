@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attention_variants import variants
-from attention_variants.data.tokens import END, PAD
+from attention_variants.data.tokens import END, PAD, UNKNOWN
 from attention_variants.models import transformer
 from attention_variants.models.decoding import beam, greedy
 from attention_variants.models.transformer import Config, Packed
@@ -34,30 +34,27 @@ def case(positions: str, **changes):
 
 
 @every_way
-def test_one_beam_is_greedy_and_more_know_their_ancestors(positions):
-    """The log-probability by which a beam was chosen is the one the whole model gives: with a wide beam nothing is better."""
+def test_one_beam_is_greedy_and_a_beam_of_all_pairs_finds_the_best_of_them(positions):
+    """What a beam believes of its ancestors is what the whole model says of them, for every way of knowing positions."""
     c = case(positions)
-    one, four, greedily = (
-        np.asarray(x)
-        for x in (
-            beam(c.model, c.params["params"], c.source, length=6, beams=1),
-            beam(c.model, c.params["params"], c.source, length=6, beams=16, length_penalty=0.0),
-            greedy(c.model, c.params["params"], c.source, length=6),
-        )
-    )
-    np.testing.assert_array_equal(one, greedily)
+    search = functools.partial(beam, c.model, c.params["params"], c.source)
+    np.testing.assert_array_equal(search(length=6, beams=1), greedy(c.model, c.params["params"], c.source, length=6))
 
-    def log_p(out):
-        found = jax.nn.log_softmax(c.run(c.params, c.source, out))
-        return np.asarray(jnp.where(out != PAD, jnp.take_along_axis(found, out[..., None], -1)[..., 0], 0).sum(1))
-
-    ended = (four == END).any(1) & (greedily == END).any(1)
-    assert (log_p(four) >= log_p(greedily) - 1e-4)[ended].all()
+    tokens = [token for token in range(UNKNOWN, VOCABULARY) if token != END]
+    all_there_are = np.array([[END, PAD], *([token, END] for token in tokens)])
+    score_NB = []
+    for out in all_there_are:
+        found = jax.nn.log_softmax(c.run(c.params, c.source, np.broadcast_to(out, (B, 2))))
+        log_p_BT = jnp.take_along_axis(found, jnp.broadcast_to(out, (B, 2))[..., None], -1)[..., 0]
+        score_NB.append(jnp.where(out != PAD, log_p_BT, 0).sum(1) / ((5 + (out != PAD).sum()) / 6) ** 8)
+    best_B = np.argmax(np.stack(score_NB), 0)
+    assert len({0, *best_B}) > 1
+    np.testing.assert_array_equal(search(length=2, beams=VOCABULARY**2, length_penalty=8.0), all_there_are[best_B])
 
 
 @every_way
 def test_packed_pairs_are_pairs_alone(positions):
-    """Two pairs in one row, with positions of their own, have the logits they have alone; gradients of the loss agree too."""
+    """Two pairs in one row, with positions of their own, have the logits and give the gradients that they do alone."""
     c = case(positions)
     lengths = [(3, 4), (2, 3), (5, 2)]
     pairs = [(c.source[i % 2, :s] if s <= 3 else c.source[0, :s], c.target[0, :t]) for i, (s, t) in enumerate(lengths)]
@@ -79,6 +76,16 @@ def test_packed_pairs_are_pairs_alone(positions):
         alone = c.run(c.params, one[None], other[None])[0]
         np.testing.assert_allclose(together[where[i]], alone, rtol=1e-4, atol=1e-4)
     assert jnp.isfinite(together).all()
+
+    def packed_loss(params):
+        logits = c.run(params, source, target, packed)
+        return sum(jnp.sin(logits[where[i]]).sum() for i in range(len(pairs)))
+
+    def alone_loss(params):
+        return sum(jnp.sin(c.run(params, one[None], other[None])).sum() for one, other in pairs)
+
+    found, wanted = jax.grad(packed_loss)(c.params), jax.grad(alone_loss)(c.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), found, wanted)
 
 
 @every_way

@@ -76,9 +76,8 @@ def test_softmax_holds_at_any_height():
 
 def test_a_bias_is_added_to_the_logits():
     """A function of the positions of queries and keys; weights are multiplied by exp(bias) before normalisation."""
-    bias = lambda q_at, k_at: jnp.sin(
-        q_at[:, None, :, None] * 1.7 + k_at[:, None, None, :] * jnp.array([0.3, 0.9, 2.0])[:, None, None]
-    )
+    slopes_H11 = jnp.array([0.3, 0.9, 2.0])[:, None, None]
+    bias = jax.tree_util.Partial(lambda q_at, k_at: jnp.sin(q_at[:, None, :, None] * 1.7 + k_at[:, None, None, :] * slopes_H11))
     i, j = np.arange(Q) + 20, np.arange(S) + 30
     table = np.sin(i[:, None] * 1.7 + j[None] * np.array([0.3, 0.9, 2.0])[:, None, None])
     fields = FIELDS | dict(causal=False, q_at=i[None], k_at=j[None])

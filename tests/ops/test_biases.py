@@ -39,6 +39,21 @@ def test_relative_buckets_are_t5_s(both_ways, buckets, reach):
         assert found[b, h, i, j] == table[bucket(int(AT[b, j]) - int(AT[b, i]), buckets, both_ways, reach), h], (b, i, j)
 
 
+def test_t5_s_ranges_start_where_the_paper_has_them():
+    """8 · 16^(m/8) for m = 0 … 7, rounded up: the bounds that a logarithm in float32 misses are among them."""
+    bias = RelativeBuckets(jnp.zeros((32, 3)))
+    found = [bias.bucket(-distance) for distance in range(200)]
+    assert [found.index(bucket) for bucket in range(16)] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]
+    assert [bias.bucket(distance) for distance in range(1, 200)] == [16 + bucket for bucket in found[1:]]
+    assert found[-1] == 15
+
+
+@pytest.mark.parametrize(("buckets", "both_ways", "reach"), [(2, True, 128), (1, False, 128), (32, True, 8)])
+def test_a_table_that_is_too_small_is_refused(buckets, both_ways, reach):
+    with pytest.raises(ValueError, match=f"a table of {buckets} buckets, reach {reach}; expected"):
+        RelativeBuckets(jnp.zeros((buckets, 3)), both_ways, reach)(jnp.asarray(AT), jnp.asarray(AT))
+
+
 def test_every_bucket_is_used_and_trained():
     """Both directions have as many; the gradient into the table counts the pairs of each bucket."""
     at = jnp.arange(300)[None]

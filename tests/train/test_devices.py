@@ -78,7 +78,7 @@ def test_flops_are_those_of_all_devices(path):
 
     backend = devices.connect(settings_lib.Parallel(*PATHS[path]))
     state, batch = backend.replicate(np.ones((16, 32), np.float32)), backend.place({"x": np.ones((8, 16), np.float32)})
-    assert backend.compile(product, state, batch, backend.replicate({}))[1] == pytest.approx(2 * 8 * 16 * 32, rel=0.1)
+    assert backend.compile(product, state, batch, backend.replicate({}))[1] == 2 * 8 * 16 * 32
 
 
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
