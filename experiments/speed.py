@@ -3,8 +3,8 @@
     python -m experiments.speed                                # everything this machine can run
     python -m experiments.speed --benchmark=attention --quick  # one of them, small, only shown
 
-Contenders take turns in one process, on the same work, whose results are checked equal first. A ratio is the median over rounds
-of a contender's time divided by the first one's in the same round. PyTorch and others are contenders where they are installed.
+Contenders take turns on the same work, whose results are checked equal first. A ratio is the median over rounds of a contender's
+time divided by the first one's in the same round. PyTorch and others are contenders where they are installed.
 """
 
 import importlib
@@ -14,13 +14,16 @@ import os
 import pathlib
 import pkgutil
 import platform
-import sys
+import re
 from typing import NamedTuple
 
 import jax
 from absl import app, flags
 
 from attention_variants.errors import InputError, unknown
+from attention_variants.train import devices
+from attention_variants.train.cli import fail
+from attention_variants.train.settings import Parallel
 from experiments import benchmarks
 from experiments.timing import Table, Timing
 
@@ -96,7 +99,7 @@ def _row(timing: Timing, work: int | None) -> str:
         middle, low, high = timing.seconds
         cells += [_seconds(middle), f"{_seconds(low)} – {_seconds(high)}"]
     if work:
-        cells.append(f"{work / timing.seconds[0]:,.0f}")
+        cells.append("" if timing.seconds is None else f"{work / timing.seconds[0]:,.0f}")
     cells.append("" if timing.ratio is None else f"{timing.ratio[0]:.2f}")
     cells.append("" if timing.memory is None else f"{timing.memory / 2**20:,.1f} MiB")
     return f"| {' | '.join(cells)} |"
@@ -117,9 +120,8 @@ def saved(name: str) -> list[Answer]:
 
 
 def save(name: str, answer: Answer) -> None:
-    """Keeps an answer in place of the one there was for this kind of machine."""
-    kind = jax.devices()[0].device_kind.lower().replace(" ", "-")
-    path = RESULTS / kind / f"{name}.json"
+    """Keeps an answer in place of the one there was for this machine."""
+    path = RESULTS / re.sub(r"[^a-z0-9.]+", "-", answer.machine.lower()).strip("-") / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     tables = [table._asdict() for table in answer.tables]
     path.write_text(json.dumps(answer._asdict() | {"tables": tables}, indent=1) + "\n")
@@ -134,6 +136,8 @@ def page() -> str:
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise InputError(f"unexpected argument {arguments[1]!r}; benchmarks are named with --benchmark=NAME")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # contenders in other processes need memory too
+    devices.connect(Parallel(cache=""))
     for name in BENCHMARK.value or names():
         answer = Answer(machine(), versions(), load(name).measure(QUICK.value))
         print(in_markdown(name, [answer]), flush=True)
@@ -142,9 +146,15 @@ def main(arguments: list[str]) -> None:
             PAGE.write_text(page())
 
 
+def parse(arguments: list[str]) -> list[str]:
+    try:
+        return FLAGS(arguments)
+    except flags.Error as error:
+        raise InputError(" ".join(str(error).split())) from None
+
+
 if __name__ == "__main__":
     try:
-        app.run(main)
+        app.run(main, flags_parser=parse)
     except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))

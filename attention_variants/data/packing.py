@@ -16,7 +16,8 @@ class PackedBatches(Epochs):
 
     A batch holds `source` (rows, source length), `target` (rows, target length), int32; beside each, as `source_segment`,
     `source_at`, …, which pair of its row a token is of, from 1 (0 is padding), and its position in it, from 0; and `id` (rows,),
-    the place of a row's first pair in the split.
+    the place of a row's first pair in the split. Dropout, which belongs to ids and places in a row, thus belongs to rows here: a
+    pair is dropped otherwise in other company.
     """
 
     def __init__(

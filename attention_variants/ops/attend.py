@@ -100,7 +100,7 @@ def choose(queries, keys, v_BSHV, *, score, mask: Mask | None = None, bias=None,
     small = logits < crossover
     size = f"{logits:,} logits are {'fewer than' if small else 'not fewer than'} the {crossover:,} of the crossover"
     if route == "auto":
-        if backend == "gpu" and refusal is None and not small:
+        if backend in ("gpu", "tpu") and refusal is None and not small:
             return "fused", f"{type(score).__name__} is an inner product; {size} on {backend}"
         return ("dense" if small else "blockwise"), f"{size} on {backend}" + (f"; not fused: {refusal}" if refusal else "")
     if route not in ROUTES:

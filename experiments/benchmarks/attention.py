@@ -60,6 +60,7 @@ def measure(quick: bool) -> list[Table]:
     standard = [ours("blockwise, standard score", DotProduct(), "blockwise"), compiled("jax.nn, xla", stock, q, k, v, dout)]
     standard += [*_torch(q, k, v, dout), ours("dense, standard score", DotProduct(), "dense")]
     generality = [standard[0], ours("blockwise, learned score", learned, "blockwise"), arithmetic]
+    rounds["same"](generality[1].run(), ours("dense", learned, "dense").run())
     return [
         Table("the standard score", alternate(standard, **rounds)),
         Table("a learned score", alternate(generality, **rounds | dict(same=None))),

@@ -5,9 +5,11 @@ import functools
 import operator
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from attention_variants.ops import blocks, fused
@@ -288,15 +290,52 @@ def test_what_cudnn_cannot_take_is_known_before_it_is_asked(monkeypatch):
     assert "at most 128 features per head on this device, found 136" in refusal(wide[0], wide[0], wide[1])
     square, cross = [wide[0]] * 3, [wide[0][:, :3], wide[0], wide[0]]
     assert fused.refusal(*square, **given | dict(mask=Mask(causal=True))) is None
-    for arrays_, mask in (
-        (square, Mask(causal=True, window=3)),
-        (square, Mask(k_valid=jnp.ones((B, S), bool))),
-        (square, Mask(causal=True, q_at=jnp.arange(S)[None])),
-        (cross, Mask(causal=True)),
+    own = "the kernel knows causal=True over as many queries as keys"
+    for backend, arrays_, mask, why in (
+        ("gpu", square, Mask(causal=True, window=3), own),
+        ("gpu", square, Mask(causal=True, q_at=jnp.arange(S)[None]), own),
+        ("gpu", cross, Mask(causal=True), own),
+        ("gpu", square, Mask(k_valid=jnp.ones((B, S), bool)), "cuDNN would need padding and segments as a matrix"),
+        ("tpu", square, Mask(k_valid=jnp.ones((B, S), bool)), None),
+        ("tpu", square, Mask(dense=jnp.ones((S, S), bool)), own),
+        ("cpu", square, Mask(dense=jnp.ones((S, S), bool)), None),
     ):
-        assert "cuDNN would need this mask as a matrix" in fused.refusal(*arrays_, **given | dict(mask=mask))
+        found = fused.refusal(*arrays_, **given | dict(mask=mask, backend=backend))
+        assert found is None if why is None else found.startswith(why)
     monkeypatch.setattr(fused, "_largest_head", lambda: None)
     assert fused.refusal(*square, **given) == "cuDNN runs on NVIDIA only"
+
+
+SEVERAL = Mask(q_segments=SEGMENTS[:, :Q], k_segments=SEGMENTS)
+
+
+@pytest.mark.parametrize(
+    "mask", [Mask(), Mask(causal=True), MASKS["padding and empty rows"], SEVERAL], ids=["all", "causal", "empty", "segments"]
+)
+def test_the_kernel_of_tpus_is_dense(monkeypatch, mask):
+    """Interpreted here, forward and backward, at lengths that are no multiple of its blocks."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    q, k, v = arrays()
+    if mask.causal:
+        k, v = k[:, :Q], v[:, :Q]
+
+    def run(route, q, k, v):
+        out = attend(q, k, v, score=SCORES["gaussian"], mask=mask, route=route)
+        return jnp.sin(3 * out).sum(), out
+
+    run = jax.value_and_grad(run, argnums=(1, 2, 3), has_aux=True)
+    with pltpu.force_tpu_interpret_mode():
+        found = run("fused", q, k, v)
+    assert_close(found, run("dense", q, k, v), 2e-5)
+
+
+def test_the_kernel_of_tpus_lowers(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    x = jax.ShapeDtypeStruct((2, 300, 4, 64), jnp.bfloat16)
+    valid = jax.ShapeDtypeStruct((2, 300), jnp.bool_)
+    loss = lambda q, k, v, valid: attend(q, k, v, score=DotProduct(), mask=Mask(causal=True, k_valid=valid), route="fused").sum()
+    exported = jax.export.export(jax.jit(jax.grad(loss, argnums=(0, 1, 2))), platforms=["tpu"])(x, x, x, valid)
+    assert "tpu_custom_call" in exported.mlir_module()
 
 
 @pytest.mark.parametrize("route", ["dense", "blockwise", "fused"])

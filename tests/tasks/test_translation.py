@@ -192,8 +192,10 @@ def test_label_smoothing_mixes_in_the_uniform_distribution(task, loaded, place):
     assert float(loss(place(batch))) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_a_row_drops_the_same_whatever_batch_it_is_in(task, loaded, place):
-    """Dropout belongs to the example: the losses of a batch's halves add up to the batch's."""
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_row_drops_the_same_whatever_batch_it_is_in(settings, loaded, place, packed):
+    """Dropout belongs to the example, or to the row that holds several: the losses of a batch's halves add up to the batch's."""
+    task = translation.Task.saved(with_task(settings, packed=packed), loaded.workdir)
     batch = task.batches("train", seed=0, multiple=8)[0]
     hypers = {"dropout": jnp.float32(0.4), "attention_dropout": jnp.float32(0.4), "label_smoothing": jnp.float32(0.0)}
     loss = jax.jit(lambda batch: task.loss(loaded.params, {}, batch, jax.random.key(3), hypers)[0])
