@@ -10,6 +10,7 @@ time divided by the first one's in the same round. PyTorch and others are conten
 import importlib
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import pkgutil
@@ -137,6 +138,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise InputError(f"unexpected argument {arguments[1]!r}; benchmarks are named with --benchmark=NAME")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # contenders in other processes need memory too
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
     devices.connect(Parallel(cache=""))
     for name in BENCHMARK.value or names():
         answer = Answer(machine(), versions(), load(name).measure(QUICK.value))

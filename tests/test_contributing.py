@@ -3,6 +3,8 @@
 import importlib
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
 
 import jax
@@ -16,13 +18,16 @@ from attention_variants.train.loop import train
 PAGE = (pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 
 
+def example(kind: str) -> str:
+    return re.search(rf"<!-- test: {kind} -->\n```python\n(.*?)```", PAGE, re.DOTALL)[1]
+
+
 @pytest.fixture
 def written(tmp_path, request, monkeypatch):
     """The example of this kind, as a file `example` that the package finds among its own."""
     kind = request.param
     package = importlib.import_module(f"attention_variants.{kind}s" if kind == "variant" else f"attention_variants.{kind}")
-    code = re.search(rf"<!-- test: {kind} -->\n```python\n(.*?)```", PAGE, re.DOTALL)[1]
-    (tmp_path / "example.py").write_text(code)
+    (tmp_path / "example.py").write_text(example(kind))
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     importlib.invalidate_caches()
     yield "example"
@@ -42,6 +47,22 @@ def test_the_variant_attends_and_learns(written):
     assert np.isfinite(gradient)
     assert gradient != 0
     assert jnp.isfinite(out).all()
+
+
+def test_the_variant_is_held_to_the_laws_of_every_variant(tmp_path, environment):
+    """In a copy of the project, as whoever wrote the file would see it."""
+    root = pathlib.Path(__file__).parents[1]
+    for name in ("attention_variants", "configs", "pyproject.toml"):
+        copy = shutil.copytree if (root / name).is_dir() else shutil.copy
+        copy(root / name, tmp_path / name)
+    (tmp_path / "tests").mkdir()
+    for path in ("conftest.py", "test_every_variant.py", *(p.name for p in (root / "tests").glob("references*"))):
+        (shutil.copytree if (root / "tests" / path).is_dir() else shutil.copy)(root / "tests" / path, tmp_path / "tests" / path)
+    (tmp_path / "attention_variants" / "variants" / "example.py").write_text(example("variant"))
+    command = [sys.executable, "-m", "pytest", "-k", "example", "tests/test_every_variant.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
 
 
 @pytest.mark.parametrize("written", ["data"], indirect=True)

@@ -110,7 +110,7 @@ def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams
         log_p_BNV = jax.nn.log_softmax(logits_BNV).at[:, :, jnp.array(NEVER)].set(-jnp.inf) + s["alive_BN"][:, :, None]
         vocabulary = log_p_BNV.shape[-1]
         # Twice as many as beams, so that as many go on even where each beam has an ending among them.
-        log_p_BM, place_BM = lax.top_k(log_p_BNV.reshape(batch, -1), 2 * beams)
+        log_p_BM, place_BM = top_k(log_p_BNV.reshape(batch, -1), 2 * beams)
         parent_BM, token_BM = place_BM // vocabulary, (place_BM % vocabulary).astype(jnp.int32)
         out_BMT = take(s["out_BNT"], parent_BM).at[:, :, at].set(token_BM)
         ends_BM = (token_BM == END) & jnp.isfinite(log_p_BM)
@@ -135,3 +135,18 @@ def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams
     s = lax.while_loop(lambda s: running_B(s).any(), step, start)
     # Where nothing has ended, what would have been gone on with.
     return jnp.where(jnp.isfinite(s["score_BN"][:, :1]), s["ended_BNT"][:, 0], s["out_BNT"][:, 0])
+
+
+def top_k(x_BM: jax.Array, k: int, group: int = 64) -> tuple[jax.Array, jax.Array]:
+    """`lax.top_k`, the greatest of each row and their places, found among the k groups with the greatest maxima, which hold them.
+
+    On a CPU, XLA sorts all that it is given (openxla/xla issue 25487). Among equals, places may be others than `lax.top_k`'s.
+    """
+    if x_BM.shape[1] <= k * group:
+        return lax.top_k(x_BM, k)
+    padded_BM = jnp.pad(x_BM, ((0, 0), (0, -x_BM.shape[1] % group)), constant_values=-jnp.inf)
+    x_BGE = padded_BM.reshape(x_BM.shape[0], -1, group)
+    _, group_BK = lax.top_k(x_BGE.max(-1), k)
+    held_BKE = jnp.take_along_axis(x_BGE, group_BK[..., None], 1)
+    found_BK, at_BK = lax.top_k(held_BKE.reshape(x_BM.shape[0], -1), k)
+    return found_BK, jnp.take_along_axis(group_BK, at_BK // group, 1) * group + at_BK % group

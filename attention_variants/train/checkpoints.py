@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -70,7 +71,12 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._writing():
             self._manager.check_for_errors()
-            self._manager.save(step, args=args, metrics=metrics, force=True)
+            told = absl.logging.get_verbosity()
+            absl.logging.set_verbosity(absl.logging.ERROR)  # orbax warns of every checkpoint that has no metrics
+            try:
+                self._manager.save(step, args=args, metrics=metrics, force=True)
+            finally:
+                absl.logging.set_verbosity(told)
 
     def wait(self) -> None:
         """Returns when everything is on disk. Raises InputError as `save`."""

@@ -6,6 +6,7 @@ Resume order: the newest whole checkpoint of the workdir, with the pipeline's po
 import collections
 import contextlib
 import math
+import os
 import pathlib
 import signal
 import threading
@@ -86,6 +87,11 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
     Raises:
       InputError: a mistake in the config, the data or the workdir; a full disk; a loss that is not finite.
     """
+    with _signals(quiet) as stop:
+        return _train(config, workdir, quiet, stop)
+
+
+def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: threading.Event) -> Result:
     clock = Clock()
 
     # Whatever can be refused is refused here, before anything is written.
@@ -140,7 +146,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
             flops, tokens = meta["flops"], meta["tokens"]
             progress.tell(f"going on from step {int(state.step)} of {when.total}")
         start = int(state.step)
-        planning = f"{len(batches.shapes)} batch shapes, {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
+        planning = f"{len(batches.shapes)} batch shape(s), {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
         progress.tell(f"{task.describe()}; {planning}")
         rows = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
         opened.enter_context(contextlib.closing(rows))
@@ -179,7 +185,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
                 numbers = {k: v for k, v in (validation or {}).items() if not isinstance(v, str)}
                 checkpoints.save(step, state, beside, numbers or None)
 
-        with _signals() as stop, _profile(settings.log.profile, workdir) as profile:
+        with _profile(settings.log.profile, workdir) as profile:
             step = start
             while step < when.total:
                 with clock.part("input"):
@@ -233,8 +239,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
 
 
 @contextlib.contextmanager
-def _signals():
-    """An event that SIGTERM and Ctrl-C set, so that the step in hand can be finished and saved."""
+def _signals(quiet: bool):
+    """An event that SIGTERM and Ctrl-C set, so that the step in hand (the first one, at the start) can be finished and saved."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:  # hosts would stop at different steps
         yield stop
@@ -248,6 +254,8 @@ def _signals():
     def first(*_):
         stop.set()
         restore()  # the next signal does what it always does
+        if not quiet:
+            os.write(2, b"\nstopping after this step; the same signal again stops at once\n")
 
     for number in before:
         signal.signal(number, first)

@@ -7,8 +7,10 @@ from attention_variants.errors import InputError
 from experiments import speed
 from experiments.timing import Contender, Table, Timing, alternate, assert_same
 
+LONG = ("step", "decoding")  # contenders in processes of their own, PyTorch among them
 
-@pytest.mark.parametrize("name", speed.names())
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in speed.names()])
 def test_a_benchmark_answers_its_question(name):
     tables = speed.load(name).measure(quick=True)
     text = speed.in_markdown(name, [speed.Answer("a machine", "versions", tables)])

@@ -11,7 +11,7 @@ import pytest
 
 from attention_variants import variants
 from attention_variants.data.tokens import BEGIN, END, PAD
-from attention_variants.models.decoding import beam, greedy, sample
+from attention_variants.models.decoding import beam, greedy, sample, top_k
 from attention_variants.models.transformer import Config, Transformer
 
 B, S, LENGTH, VOCABULARY = 11, 5, 13, 7
@@ -230,3 +230,15 @@ def test_near_zero_temperature_samples_are_greedy():
     c = case()
     found = sample(c.model, c.params, c.source, jax.random.key(0), jnp.arange(B), length=LENGTH, temperature=1e-6)
     np.testing.assert_array_equal(found, c.out)
+
+
+@pytest.mark.parametrize(("length", "k"), [(997, 3), (64 * 5, 5), (64 * 5 + 1, 5), (7, 7)])
+def test_the_greatest_are_found_group_by_group(length, k):
+    """As by sorting everything: numbers all different, all the greatest in one group, rows of nothing but −∞."""
+    random = np.random.default_rng(0)
+    x = np.stack([random.permutation(length).astype(np.float32), -np.arange(length, dtype=np.float32), np.full(length, -np.inf)])
+    found, places = top_k(jnp.asarray(x), k)
+    wanted, wanted_places = jax.lax.top_k(x, k)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(places[:2], wanted_places[:2])
+    assert ((places >= 0) & (places < length)).all()

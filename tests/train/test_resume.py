@@ -55,6 +55,20 @@ def test_several_steps_in_one_dispatch_are_the_same_run_and_resume_as_exactly(co
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
 
+def test_ctrl_c_at_the_start_waits_for_the_first_step(config, tmp_path, monkeypatch, capsys):
+    """While data are read and programs compiled; it says so."""
+    splits = Task.batches
+
+    def batches(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return splits(self, *args, **kwargs)
+
+    monkeypatch.setattr(Task, "batches", batches)
+    stopped = loop.train(config, tmp_path)
+    assert (int(stopped.state.step), stopped.results, latest(tmp_path)) == (1, None, 1)
+    assert "stopped by a signal after step 1" in capsys.readouterr().err
+
+
 def test_a_signal_handler_is_given_back(config, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     at_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
