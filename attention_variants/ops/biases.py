@@ -22,6 +22,9 @@ class RelativeBuckets:
       table_NH: the numbers, (buckets, H).
       both_ways: keys before and after the query have buckets of their own, half of them each; else those after share distance 0.
       reach: distance from which on all share the last bucket.
+
+    Raises:
+      ValueError: when called, with a table too small for its directions, or a reach within the exact distances.
     """
 
     table_NH: jax.Array

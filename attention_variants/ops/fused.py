@@ -54,8 +54,7 @@ def route(queries, keys, v_BSHV, *, score, mask: Mask, bias, dropout):
     out = {"gpu": _cudnn, "tpu": _tpu}.get(jax.default_backend(), _xla)(*narrow, mask)
     out = out[..., : v_BSHV.shape[-1]].astype(v_BSHV.dtype)
     if (visible := mask.visible(q_length, k_length)) is not None:
-        seen = jnp.broadcast_to(visible, (*visible.shape[:2], q_length, k_length)).any(-1)
-        out = jnp.where(seen.swapaxes(1, 2)[..., None], out, jnp.zeros((), out.dtype))
+        out = jnp.where(visible.any(-1).swapaxes(1, 2)[..., None], out, jnp.zeros((), out.dtype))
     nothing = v_BSHV[..., :0]
     return out, blockwise.route(queries, keys, nothing, score=score, mask=mask, bias=bias, dropout=dropout)[1]
 

@@ -96,7 +96,7 @@ class Task:
         task = cls(settings, Subwords.train(pairs["train"].source + pairs["train"].target, settings.task.subwords), pairs)
         task._training_tokens()
         if settings.model.route == "fused":
-            task._trace_loss(settings.hypers)
+            task._check_route(settings.hypers)
         return task
 
     @classmethod
@@ -143,7 +143,7 @@ class Task:
         total, weight = projected_cross_entropy(x_BTD, table_VD, batch["target"], batch["target"] != PAD, smoothing)
         return total, weight, {}, model_state
 
-    def _trace_loss(self, hypers: Hypers) -> None:
+    def _check_route(self, hypers: Hypers) -> None:
         """Raises InputError where the model's route cannot take what training asks of it."""
         token = jnp.ones((1, 2), jnp.int32)
         noise = Noise(None, hypers.attention_dropout or None, jnp.zeros(1, jnp.uint32))
@@ -195,7 +195,7 @@ class Task:
         del model_state
         first = itertools.islice(self._tokens("validation").source, 20)
         source = min(first, key=lambda row: abs(len(row) - 20))
-        batch = {"source": np.repeat(source[None], place.multiple, 0), "id": np.zeros(place.multiple, np.uint32)}
+        batch = {"source": np.repeat(source[None], place.multiple, 0)}  # rows for the devices to divide
         out = np.asarray(self._search(params, batch, place, _output_limit(len(source))))[0]
         out = out[: int((out != PAD).sum())]
         trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))

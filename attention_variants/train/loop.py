@@ -163,8 +163,9 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
             """Reads metrics of all but the newest `keep` dispatches, which the device may still be working on."""
             while len(pending) > keep:
                 first, metrics = pending.popleft()
-                for done, values in enumerate(zip(*jax.device_get(metrics).values(), strict=True), start=first):
-                    tell_of(done, {name: float(value) for name, value in zip(metrics, values, strict=True)})
+                found = jax.device_get(metrics)
+                for i in range(len(found["loss"])):
+                    tell_of(first + i, {name: float(values[i]) for name, values in found.items()})
 
         def tell_of(done: int, numbers: dict) -> None:
             if not all(math.isfinite(n) for n in numbers.values()):
@@ -242,7 +243,8 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
 def _signals(quiet: bool):
     """An event that SIGTERM and Ctrl-C set, so that the step in hand (the first one, at the start) can be finished and saved."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:  # hosts would stop at different steps
+    # Hosts would stop at different steps. (To count processes would start jax, before `devices.connect` has prepared for it.)
+    if threading.current_thread() is not threading.main_thread() or jax.distributed.is_initialized():
         yield stop
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -82,7 +82,8 @@ class Loaded:
         self.workdir, self.settings = workdir_lib.open_for_reading(workdir, changes)
         if not started(self.workdir):
             raise InputError(f"{self.workdir} has no checkpoint yet; expected a run that has saved one")
-        backend = devices.connect(Parallel(cache=self.settings.parallel.cache))  # this machine, not the one it was trained on
+        kept = {name: getattr(self.settings.parallel, name) for name in ("cache", "keep_memory")}
+        backend = devices.connect(Parallel(**kept))  # this machine, not the one it was trained on
         self.place = backend.place_whole
         self.task = _task(self.workdir, self.settings)
         judged = dict(metric=self.task.metric, mode=self.task.mode, keep=self.settings.run.keep)

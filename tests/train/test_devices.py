@@ -1,5 +1,7 @@
 """jit over four devices, jit over one and pmap over four are the same training."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -101,3 +103,21 @@ def test_a_run_over_four_devices_comes_to_its_end(make_config, tmp_path, backend
 def test_more_devices_than_there_are_is_an_input_error():
     with pytest.raises(InputError, match=r"parallel\.devices is 9; found 4 cpu device"):
         devices.connect(settings_lib.Parallel(devices=9))
+
+
+def test_memory_is_arranged_before_jax_starts_its_threads(python, make_config, tmp_path):
+    """Only then do all of them feel it: at the start of a run nothing may have asked jax for its devices."""
+    code = """
+import json, pathlib, sys
+from attention_variants.train import devices, loop
+arrange = devices._keep_freed_memory
+def look():
+    print(sorted({(task / "comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()}))
+    arrange()
+    raise SystemExit
+devices._keep_freed_memory = look
+loop.train(json.loads(sys.argv[1]), sys.argv[2], quiet=True)
+"""
+    threads = python(code, json.dumps(make_config().to_dict()), tmp_path / "run")
+    assert threads.startswith("[")
+    assert "XLA" not in threads
