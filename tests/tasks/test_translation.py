@@ -14,28 +14,7 @@ from attention_variants.data.tokens import PAD
 from attention_variants.errors import InputError
 from attention_variants.figures import heatmaps
 from attention_variants.tasks import translation
-from attention_variants.train import runs, step
-from attention_variants.train import settings as settings_lib
-
-
-@pytest.fixture(scope="module")
-def settings(make_config):
-    return settings_lib.parse(make_config(**{"task.max_padding": 0.1}))
-
-
-@pytest.fixture(scope="module")
-def loaded(trained):
-    return runs.Loaded(trained[0], print)
-
-
-@pytest.fixture(scope="module")
-def task(loaded):
-    return loaded.task
-
-
-@pytest.fixture(scope="module")
-def place(loaded):
-    return loaded.place
+from attention_variants.train import step
 
 
 def with_task(settings, **changes):
