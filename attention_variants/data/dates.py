@@ -14,6 +14,8 @@ from attention_variants.errors import InputError
 
 METRIC = "exact_match"
 FIRST, DAYS = datetime.date(1930, 1, 1), 36_525
+MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 SHARES = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
 # d, m, y stand for the day, month and year in the forms below; w for the weekday, which says nothing new.
 FORMS = (
@@ -56,10 +58,11 @@ def read(config: Config, split: str) -> Pairs:
 
 def write(date: datetime.date, draw: random.Random):
     """(the date in a random form, ISO 8601, alignments of characters)."""
+    month, weekday = MONTHS[date.month - 1], WEEKDAYS[date.weekday()]
     parts = {
         "d": f"{date.day}", "0d": f"{date.day:02}", "D": f"{date.day}{ordinal(date.day)}",
-        "m": f"{date.month}", "0m": f"{date.month:02}", "b": f"{date:%b}", "B": f"{date:%B}",
-        "y": f"{date.year}", "Y": f"{date.year % 100:02}", "w": f"{date:%A}", "W": f"{date:%a}",
+        "m": f"{date.month}", "0m": f"{date.month:02}", "b": month[:3], "B": month,
+        "y": f"{date.year}", "Y": f"{date.year % 100:02}", "w": weekday, "W": weekday[:3],
     }  # fmt: skip
     iso_places = {"y": (0, 4), "m": (5, 7), "b": (5, 7), "d": (8, 10)}
     text, alignments = "", []

@@ -1,5 +1,6 @@
 """The program around the library: flags to calls, mistakes to one sentence and exit status 2."""
 
+import gc
 import json
 import logging
 import os
@@ -43,6 +44,7 @@ def fail(sentence: str):
 def main(argv: list[str]) -> None:
     """One of train, evaluate and predict, as the flags say."""
     del argv
+    gc.freeze()  # what is imported stays: tracing a step would have the garbage collector look at all of it again and again
     try:
         _main(flags.FLAGS)
     except InputError as error:

@@ -38,15 +38,23 @@ class Backend(NamedTuple):
 
     Attributes:
       place: puts a training batch; place_whole: puts a batch that is evaluated or decoded.
-      replicate: puts a state; local: a state as `place_whole`'s computations take it.
+      everywhere: how a state lies on the devices; local: a state as `place_whole`'s computations take it.
       compile: `compile(step, *arguments)` gives (callable, FLOPs of a call over all devices, see `train.flops`).
     """
 
     place: Place
     place_whole: Place
-    replicate: Callable
+    everywhere: NamedSharding
     local: Callable
     compile: Callable
+
+    def replicate(self, state):
+        """Puts a state on the devices."""
+        return jax.device_put(state, self.everywhere)
+
+    def lower(self, make: Callable) -> jax.stages.Lowered:
+        """`make()`, which makes a state on the devices, ready to be compiled; `out_info` of it are the shapes."""
+        return jax.jit(make, out_shardings=self.everywhere).lower()
 
 
 def connect(settings: Parallel) -> Backend:
@@ -98,15 +106,13 @@ def _jit(devices) -> Backend:
         return traced.lower().compile(), flops.count(traced.jaxpr)
 
     place = Place(put, len(devices))
-    replicate = functools.partial(jax.device_put, device=everywhere)
     if jax.process_count() > 1:
-        return Backend(place, _one_device(), replicate, _first_copy, compiled)
-    return Backend(place, place, replicate, lambda tree: tree, compiled)
+        return Backend(place, _one_device(), everywhere, _first_copy, compiled)
+    return Backend(place, place, everywhere, lambda tree: tree, compiled)
 
 
 def _pmap(devices) -> Backend:
     here = [d for d in devices if d.process_index == jax.process_index()]
-    replicate = functools.partial(jax.device_put, device=_shardings(devices)[1])
 
     def put(batch):
         return {k: np.reshape(v, (len(here), -1, *v.shape[1:])) for k, v in batch.items()}
@@ -116,7 +122,7 @@ def _pmap(devices) -> Backend:
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=0)
         return mapped.lower(*arguments).compile(), flops.count(jax.make_jaxpr(mapped)(*arguments))
 
-    return Backend(Place(put, len(devices)), _one_device(), replicate, _first_copy, compiled)
+    return Backend(Place(put, len(devices)), _one_device(), _shardings(devices)[1], _first_copy, compiled)
 
 
 def _one_device() -> Place:

@@ -5,12 +5,14 @@ Resume order: the newest whole checkpoint of the workdir, with the pipeline's po
 
 import collections
 import contextlib
+import functools
 import math
 import os
 import pathlib
 import signal
 import threading
 from collections.abc import Mapping
+from concurrent import futures
 from typing import NamedTuple
 
 import jax
@@ -122,11 +124,13 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
         manager = checkpoints_lib.Checkpoints(workdir, **judged, tell=progress.tell)
         checkpoints = opened.enter_context(contextlib.closing(manager))
 
-        # State: the newest whole checkpoint, else from scratch.
+        # State: the newest whole checkpoint, else from scratch. The step is compiled for its shapes, so both compile side by side.
         hypers = backend.replicate(step_lib.hypers_of(settings))
-        state = backend.replicate(jax.jit(lambda: step_lib.init(task, settings))())
-        restored = checkpoints.restore_newest(state, set_aside=True)
+        initial = backend.lower(functools.partial(step_lib.init, task, settings))
+        restored = checkpoints.restore_newest(initial.out_info, set_aside=True)
         if runs.finished(workdir):
+            if restored is None:
+                raise InputError(f"{workdir} is finished, and its checkpoints are gone; expected another --workdir")
             runs.show(workdir, runs.results(workdir), progress.tell)
             progress.tell(f"{workdir} is finished; a new run wants a new --workdir")
             return Result(restored.state, runs.results(workdir))
@@ -134,9 +138,12 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
         iterator = stream(batches.until(when.total))
         flops, tokens = 0.0, 0
         if restored is None:
+            start, state = 0, initial.out_info
+            compiled_initial = opened.enter_context(futures.ThreadPoolExecutor(1)).submit(initial.compile)
             progress.console.print(parameter_table(state.params))
         else:
             state, meta = restored
+            start = int(state.step)
             if meta["plan"] != planned:
                 raise InputError(
                     f"{workdir} was planned as {meta['plan']}, now {planned}; expected the data and devices it began with"
@@ -144,8 +151,7 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
             iterator.set_state(meta["pipeline"])
             clock.resume(meta["clock"])
             flops, tokens = meta["flops"], meta["tokens"]
-            progress.tell(f"going on from step {int(state.step)} of {when.total}")
-        start = int(state.step)
+            progress.tell(f"going on from step {start} of {when.total}")
         planning = f"{len(batches.shapes)} batch shape(s), {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
         progress.tell(f"{task.describe()}; {planning}")
         rows = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
@@ -197,6 +203,8 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
                     report(keep=0)
                     with clock.part("compile"):
                         compiled[shapes] = backend.compile(steps, state, placed, hypers)
+                if step == 0:
+                    state = compiled_initial.result()()
                 run, cost = compiled[shapes]
                 profile(step + 1 - start)
                 state, metrics = run(state, placed, hypers)

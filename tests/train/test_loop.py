@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 import threading
 
 import jax
@@ -64,6 +65,14 @@ def test_a_finished_workdir_is_not_trained_again(config, trained, make_config, m
     assert again.results == json.loads(json.dumps(results))
     assert {p: p.stat().st_mtime_ns for p in files} == files
     assert "is finished; a new run wants a new --workdir" in capsys.readouterr().err
+
+
+def test_a_finished_workdir_without_its_checkpoints_is_refused_and_left_alone(trained, make_config, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(InputError, match="is finished, and its checkpoints are gone; expected another --workdir"):
+        loop.train(make_config(**{"hypers.dropout": 0.1}), tmp_path / "run", quiet=True)
+    for name in ("metrics.jsonl", "results.json", "DONE"):
+        assert (tmp_path / "run" / name).read_bytes() == (trained[0] / name).read_bytes()
 
 
 def test_a_workdir_of_another_config_is_refused_and_left_alone(trained, make_config):
