@@ -69,7 +69,7 @@ def test_padding_of_the_source_is_not_seen(norm):
     longer = np.pad(c.source, ((0, 0), (0, 4)), constant_values=PAD)
     np.testing.assert_allclose(c.run(c.params, longer, c.target), whole, rtol=1e-4, atol=1e-5)
     if norm == "pre":
-        gradient = jax.grad(lambda params, source: (c.run(params, source, c.target) ** 2).mean())
+        gradient = jax.jit(jax.grad(lambda params, source: (c.run(params, source, c.target) ** 2).mean()))
         close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
         jax.tree.map(close, gradient(c.params, c.source), gradient(c.params, longer))
     last = c.source.copy()
@@ -96,7 +96,7 @@ def test_rows_of_padding_are_finite_and_harm_nobody(norm):
     assert jnp.isfinite(logits).all()
     np.testing.assert_allclose(logits[1:], c.run(c.params, c.source, c.target)[1:], atol=1e-5)
     if norm == "post":
-        gradient = jax.grad(lambda params: (c.run(params, source, target) ** 2).mean())(c.params)
+        gradient = jax.jit(jax.grad(lambda params: (c.run(params, source, target) ** 2).mean()))(c.params)
         assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))
 
 

@@ -19,7 +19,7 @@ def train(task, settings, path: str, steps: int):
     backend = devices.connect(settings_lib.Parallel(*PATHS[path]))
     shape = optimizers.schedule(settings.optimizer, total=steps, per_epoch=10, width=task.width)
     batches = task.batches("train", seed=0, multiple=4).until(steps)
-    state = backend.replicate(step.init(task, settings))
+    state = backend.lower(lambda: step.init(task, settings)).compile()()
     hypers = backend.replicate(step.hypers_of(settings))
     run, losses = None, []
     for batch in batches:

@@ -22,7 +22,7 @@ def ready(task, settings, multiple: int = 1):
     """(step, state, batch, hypers) before the first step."""
     run = step.make(task, settings, lambda at: 1.0)
     batch = {k: jnp.asarray(v) for k, v in task.batches("train", seed=0, multiple=multiple)[0].items()}
-    return run, step.init(task, settings), batch, step.hypers_of(settings)
+    return run, jax.jit(lambda: step.init(task, settings))(), batch, step.hypers_of(settings)
 
 
 def differences(a, b) -> float:
@@ -54,7 +54,7 @@ def test_the_loss_of_a_step_is_per_target_token(task, make_config):
     settings = settings_lib.parse(make_config())
     run, state, batch, hypers = ready(task, settings)
     mean = lambda params: jnp.divide(*task.loss(params, {}, batch, None, hypers)[:2])
-    loss, grads = jax.value_and_grad(mean)(state.params)
+    loss, grads = jax.jit(jax.value_and_grad(mean))(state.params)
     _, metrics = jax.jit(run)(state, batch, hypers)
     assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(grads)), rel=1e-4)
