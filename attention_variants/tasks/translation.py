@@ -144,11 +144,13 @@ class Task:
         return total, weight, {}, model_state
 
     def _check_route(self, hypers: Hypers) -> None:
-        """Raises InputError where the model's route cannot take what training asks of it."""
+        """Raises InputError where the model's route cannot take what training or decoding asks of it."""
         token = jnp.ones((1, 2), jnp.int32)
         noise = Noise(None, hypers.attention_dropout or None, jnp.zeros(1, jnp.uint32))
+        packed = (Packed(token, token), Packed(token, token)) if self.config.packed else None
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}
-        jax.eval_shape(lambda: self.model.init(keys, token, token, noise))
+        variables = jax.eval_shape(lambda: self.model.init(keys, token, token, noise, packed))
+        jax.eval_shape(lambda params: greedy(self.model, params, token, length=2), variables["params"])
 
     def evaluate(self, params, model_state, split, place) -> dict:
         """Per-token loss and perplexity, and BLEU (cased, 13a) and exact match of the translations, on a whole split."""

@@ -127,6 +127,8 @@ class Checkpoints:
             except (MemoryError, PermissionError):
                 raise
             except Exception as error:  # tensorstore, json and orbax each raise their own
+                if "RESOURCE_EXHAUSTED" in str(error):  # a device that has no room says nothing about the checkpoint
+                    raise
                 self._tell(f"the checkpoint of step {step} is broken ({first_line(error)}); trying the one before it")
                 broken.append(step)
                 continue

@@ -52,16 +52,16 @@ class Backend(NamedTuple):
         """Puts a state on the devices."""
         return jax.device_put(state, self.everywhere)
 
-    def lower(self, make: Callable) -> jax.stages.Lowered:
-        """`make()`, which makes a state on the devices, ready to be compiled; `out_info` of it are the shapes."""
-        return jax.jit(make, out_shardings=self.everywhere).lower()
+    def trace(self, make: Callable, *arguments) -> jax.stages.Traced:
+        """`make(*arguments)`, which makes a state on the devices, ready to be compiled; its shapes are `out_info`."""
+        return jax.jit(make, out_shardings=self.everywhere).trace(*arguments)
 
 
 def connect(settings: Parallel) -> Backend:
     """The backend of the settings; also has compiled programs and freed memory kept, for the whole process.
 
     Raises:
-      InputError: more devices than there are.
+      InputError: more devices than there are, or pmap over several hosts.
     """
     if settings.keep_memory:
         _keep_freed_memory()
@@ -71,6 +71,8 @@ def connect(settings: Parallel) -> Backend:
     available = jax.local_device_count()
     if settings.devices > available:
         raise InputError(f"parallel.devices is {settings.devices}; found {available} {jax.default_backend()} device(s)")
+    if settings.backend == "pmap" and jax.process_count() > 1:
+        raise InputError("parallel.backend is pmap, which runs on one host; expected jit for a run over several")
     whole = jax.process_count() > 1 or not settings.devices
     devices = jax.devices() if whole else jax.local_devices()[: settings.devices]
     return (_pmap if settings.backend == "pmap" else _jit)(devices)
@@ -112,10 +114,8 @@ def _jit(devices) -> Backend:
 
 
 def _pmap(devices) -> Backend:
-    here = [d for d in devices if d.process_index == jax.process_index()]
-
     def put(batch):
-        return {k: np.reshape(v, (len(here), -1, *v.shape[1:])) for k, v in batch.items()}
+        return {k: np.reshape(v, (len(devices), -1, *v.shape[1:])) for k, v in batch.items()}
 
     def compiled(step, *arguments):
         step = functools.partial(step, axis=AXIS)

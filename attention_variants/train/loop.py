@@ -100,6 +100,8 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
     settings = settings_lib.parse(config)
     backend = devices.connect(settings.parallel)
     workdir = workdir_lib.check(workdir, settings)
+    if runs.finished(workdir) and not runs.started(workdir):
+        raise InputError(f"{workdir} is finished, and its checkpoints are gone; expected another --workdir")
     task_class = tasks.load(settings.name("task")).Task
     task = task_class.saved(settings, workdir) if runs.started(workdir) else task_class.new(settings)
     # Rows in eights, so that 1, 2, 4 and 8 devices or parts make the same batches.
@@ -126,11 +128,9 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
 
         # State: the newest whole checkpoint, else from scratch. The step is compiled for its shapes, so both compile side by side.
         hypers = backend.replicate(step_lib.hypers_of(settings))
-        initial = backend.lower(functools.partial(step_lib.init, task, settings))
+        initial = backend.trace(functools.partial(step_lib.init, task, settings), hypers["seed"])
         restored = checkpoints.restore_newest(initial.out_info, set_aside=True)
         if runs.finished(workdir):
-            if restored is None:
-                raise InputError(f"{workdir} is finished, and its checkpoints are gone; expected another --workdir")
             runs.show(workdir, runs.results(workdir), progress.tell)
             progress.tell(f"{workdir} is finished; a new run wants a new --workdir")
             return Result(restored.state, runs.results(workdir))
@@ -139,7 +139,7 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
         flops, tokens = 0.0, 0
         if restored is None:
             start, state = 0, initial.out_info
-            compiled_initial = opened.enter_context(futures.ThreadPoolExecutor(1)).submit(initial.compile)
+            making = opened.enter_context(futures.ThreadPoolExecutor(1)).submit(initial.lower().compile)
             progress.console.print(parameter_table(state.params))
         else:
             state, meta = restored
@@ -203,8 +203,8 @@ def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: thre
                     report(keep=0)
                     with clock.part("compile"):
                         compiled[shapes] = backend.compile(steps, state, placed, hypers)
-                if step == 0:
-                    state = compiled_initial.result()()
+                        if step == 0:  # nothing was restored
+                            state = making.result()(hypers["seed"])
                 run, cost = compiled[shapes]
                 profile(step + 1 - start)
                 state, metrics = run(state, placed, hypers)

@@ -114,4 +114,4 @@ def _task(workdir: pathlib.Path, settings: Settings):
 
 
 def _shapes(task, settings: Settings) -> step_lib.State:
-    return jax.eval_shape(lambda: step_lib.init(task, settings))
+    return jax.eval_shape(lambda: step_lib.init(task, settings, 0))

@@ -63,7 +63,7 @@ class Optimizer:
 class Parallel:
     """What a run is computed on; a run may be resumed with other values.
 
-    `backend`: jit over a mesh, or pmap; the numbers are the same. `devices`: how many local devices; 0, and many hosts, are all.
+    `backend`: jit over a mesh, or pmap on one host; the numbers are the same. `devices`: how many; 0, and many hosts, are all.
     `steps_per_dispatch`: that many steps are one program, which small models on fast devices gain from; batches of one shape only.
     `cache`: folder of compiled programs, which the next start finds; "" keeps none. `keep_memory`: what a step frees is kept by the
     process for the next one, which saves a fifth of a step's time on a CPU.

@@ -26,9 +26,9 @@ def key_for(seed, purpose: int, step=0):
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
 
 
-def init(task, settings: Settings) -> State:
-    """The state before the first step."""
-    params, model_state = task.init(key_for(settings.run.seed, INIT))
+def init(task, settings: Settings, seed) -> State:
+    """The state before the first step; `seed` may be traced, so that one program serves all of them."""
+    params, model_state = task.init(key_for(seed, INIT))
     optimizer = optimizers.make(settings.optimizer, 0.0, lambda step: step)
     return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), model_state)
 

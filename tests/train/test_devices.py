@@ -19,7 +19,7 @@ def train(task, settings, path: str, steps: int):
     backend = devices.connect(settings_lib.Parallel(*PATHS[path]))
     shape = optimizers.schedule(settings.optimizer, total=steps, per_epoch=10, width=task.width)
     batches = task.batches("train", seed=0, multiple=4).until(steps)
-    state = backend.lower(lambda: step.init(task, settings)).compile()()
+    state = backend.trace(lambda: step.init(task, settings, settings.run.seed)).lower().compile()()
     hypers = backend.replicate(step.hypers_of(settings))
     run, losses = None, []
     for batch in batches:
@@ -103,6 +103,12 @@ def test_a_run_over_four_devices_comes_to_its_end(make_config, tmp_path, backend
 def test_more_devices_than_there_are_is_an_input_error():
     with pytest.raises(InputError, match=r"parallel\.devices is 9; found 4 cpu device"):
         devices.connect(settings_lib.Parallel(devices=9))
+
+
+def test_pmap_over_several_hosts_is_an_input_error(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match=r"parallel\.backend is pmap, which runs on one host; expected jit"):
+        devices.connect(settings_lib.Parallel("pmap"))
 
 
 def test_memory_is_arranged_before_jax_starts_its_threads(python, make_config, tmp_path):

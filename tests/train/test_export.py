@@ -18,7 +18,7 @@ def test_the_step_lowers(make_config, platform, changes):
     task = Task.new(settings)
     shape = optimizers.schedule(settings.optimizer, total=10, per_epoch=10, width=task.width)
     batch = task.batches("train", seed=0, multiple=2)[0]
-    state = jax.eval_shape(lambda: step.init(task, settings))
+    state = jax.eval_shape(lambda: step.init(task, settings, 0))
     exported = jax.export.export(jax.jit(step.make(task, settings, shape)), platforms=[platform])(
         state, batch, step.hypers_of(settings)
     )

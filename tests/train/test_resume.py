@@ -33,7 +33,9 @@ def test_sigterm_saves_exits_cleanly_and_the_run_goes_on_to_the_same_bits(config
     assert int(stopped.state.step) == number == latest(tmp_path)
     assert not (tmp_path / "DONE").exists()
     assert f"stopped by a signal after step {number}" in capsys.readouterr().err
-    resumed = loop.train(config, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "futures", None)  # nobody makes parameters that are restored
+        resumed = loop.train(config, tmp_path)
     assert f"going on from step {number} of 16" in capsys.readouterr().err
     assert_equal(resumed.state, unbroken[1].state)
     assert rows(tmp_path) == rows(unbroken[0])

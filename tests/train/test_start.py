@@ -34,6 +34,8 @@ def test_the_first_step_comes_soon(environment, command, tmp_path):
         )
         cold = seconds_to_first_step(words("cold"), here)
         assert any((home / ".cache" / "attention-variants" / "xla").iterdir())
-        found.append((cold, seconds_to_first_step(words("warm"), here)))
-    assert min(cold for cold, _ in found) <= 20, found
-    assert min(warm for _, warm in found) <= 10, found
+        warm = seconds_to_first_step(words("warm"), here)
+        if cold <= 20 and warm <= 10:
+            return
+        found.append(f"{cold:.1f} s cold, {warm:.1f} s warm")
+    raise AssertionError("; ".join(found))

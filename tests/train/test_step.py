@@ -22,7 +22,7 @@ def ready(task, settings, multiple: int = 1):
     """(step, state, batch, hypers) before the first step."""
     run = step.make(task, settings, lambda at: 1.0)
     batch = {k: jnp.asarray(v) for k, v in task.batches("train", seed=0, multiple=multiple)[0].items()}
-    return run, jax.jit(lambda: step.init(task, settings))(), batch, step.hypers_of(settings)
+    return run, jax.jit(lambda: step.init(task, settings, 0))(), batch, step.hypers_of(settings)
 
 
 def differences(a, b) -> float:
