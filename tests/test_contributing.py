@@ -56,7 +56,7 @@ def test_the_variant_is_held_to_the_laws_of_every_variant(tmp_path, environment)
         copy = shutil.copytree if (root / name).is_dir() else shutil.copy
         copy(root / name, tmp_path / name)
     (tmp_path / "tests").mkdir()
-    for path in ("conftest.py", "test_every_variant.py", *(p.name for p in (root / "tests").glob("references*"))):
+    for path in ("conftest.py", "test_every_variant.py", "cases", "references"):
         (shutil.copytree if (root / "tests" / path).is_dir() else shutil.copy)(root / "tests" / path, tmp_path / "tests" / path)
     (tmp_path / "attention_variants" / "variants" / "example.py").write_text(example("variant"))
     command = [sys.executable, "-m", "pytest", "-k", "example", "tests/test_every_variant.py"]

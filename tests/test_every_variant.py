@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases.variants import B, H, K, Q, S, V, arrays, assert_close, draw, finite, gradients, out, prepared, score_of, takes
 from references import attention as reference
-from references.variants import B, H, K, Q, S, V, arrays, assert_close, draw, finite, gradients, out, prepared, score_of, takes
 
 from attention_variants import variants
 from attention_variants.models.heads import Memory, MultiHeadAttention

@@ -45,7 +45,7 @@ def route(queries, keys, v_BSHV, *, score, mask: Mask, bias, dropout):
     """(out_BQHV in v's type, log_normaliser_BHQ in float32) of what is not refused by `refusal`.
 
     Kernels round the log-normaliser, do not differentiate it or do not return it, so it is the blockwise route's: computed where
-    somebody asks for it, and else removed by the compiler.
+    somebody asks for it; under jit, where nobody does, the compiler removes it.
     """
     features = score.as_dot(queries, keys)
     q_length, k_length = length(queries), v_BSHV.shape[1]

@@ -17,7 +17,7 @@ class Mask:
       window: only keys less than `window` positions away are seen.
       q_valid: (B, Q) bool; a query that is padding sees nothing.
       k_valid: (B, S) bool; a key that is padding is seen by nobody.
-      q_segments, k_segments: (B, Q) and (B, S) integers; a query sees the keys of its own segment (packed sequences).
+      q_segments, k_segments: (B, Q) and (B, S) integers from 0 on; a query sees the keys of its own segment (packed sequences).
       q_at, k_at: (B, Q) or (1, Q), and (B, S) or (1, S), integer positions for `causal` and `window`; by default 0, 1, 2, …
       dense: bool, broadcastable to (B, H, Q, S): compatibility with flax.linen's masks.
     """

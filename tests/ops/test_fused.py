@@ -6,8 +6,8 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import pytest
+from cases.routes import DROPOUT, MASKS, SCORES, SEGMENTS, B, H, Q, S, arrays, assert_close, outcome
 from jax.experimental.pallas.ops.tpu import flash_attention
-from references.routes import DROPOUT, MASKS, SCORES, SEGMENTS, B, H, Q, S, arrays, assert_close, outcome
 
 from attention_variants.ops import fused
 from attention_variants.ops.attend import attend

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases.routes import BIASES, DROPOUT, MASKS, SCORES, Q, S, arrays, assert_close, outcome
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from references.routes import BIASES, DROPOUT, MASKS, SCORES, Q, S, arrays, assert_close, outcome
 
 from attention_variants.ops import blocks
 from attention_variants.ops.attend import attend, choose

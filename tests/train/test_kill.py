@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from workdirs import rows
 
 from attention_variants.train import runs
 
@@ -23,14 +24,6 @@ FLAGS = (
     "--config.hypers.dropout=0.1",
     "--config.parallel.devices=1",
 )
-
-
-def rows(workdir):
-    timed = ("seconds", "tokens_per_second", "flops_per_second")
-    return [
-        {k: v for k, v in json.loads(line).items() if k not in timed}
-        for line in (workdir / "metrics.jsonl").read_text().splitlines()
-    ]
 
 
 def step_of(workdir) -> int:

@@ -69,6 +69,15 @@ def test_keys_depend_on_seed_purpose_and_step_only():
     assert word(jnp.uint32(7), step.TRAIN, jnp.int32(3)) == word(7, step.TRAIN, 3)
 
 
+def test_one_program_makes_the_parameters_of_every_seed(task, make_config):
+    settings = settings_lib.parse(make_config())
+    make = jax.jit(lambda seed: step.init(task, settings, seed).params)
+    first, other = make(jnp.uint32(0)), make(jnp.uint32(7))
+    assert make._cache_size() == 1
+    assert differences(first, other) > 0
+    assert differences(other, jax.jit(lambda: step.init(task, settings, 7).params)()) == 0
+
+
 def test_a_step_is_a_function_of_its_arguments(task, make_config):
     """The same state, batch and hypers: the same bits; another step or seed: other noise."""
     settings = settings_lib.parse(make_config(**{"hypers.dropout": 0.3}))
