@@ -119,6 +119,10 @@ CASES = {
     "change of no setting": (["--mode=evaluate", "--change=task.beam=4", "--workdir={trained}"], "did you mean 'beams'?"),
     "change of no section": (["--mode=evaluate", "--change=tsk.beams=4", "--workdir={trained}"], "did you mean 'task'?"),
     "change to a bad value": (["--mode=evaluate", "--change=task.beams=many", "--workdir={trained}"], "task.beams is 'many'"),
+    "drawn from beams": (
+        ["--mode=predict", "--change=task.beams=4", "--change=task.temperature=0.7", "--workdir={trained}"],
+        "task.beams is 4 with a task.temperature",
+    ),
     "change without a value": (["--mode=evaluate", "--change=task.beams", "--workdir={trained}"], "section.key=value"),
     "change of what was trained": (
         ["--mode=evaluate", "--change=model.width=32", "--workdir={trained}"],

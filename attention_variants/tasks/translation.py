@@ -16,7 +16,7 @@ from attention_variants.data.packing import PackedBatches
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
-from attention_variants.models.decoding import beam, greedy
+from attention_variants.models.decoding import beam, greedy, sample
 from attention_variants.models.heads import Noise, trace_weights
 from attention_variants.models.transformer import Packed
 from attention_variants.ops.losses import projected_cross_entropy
@@ -30,7 +30,8 @@ class Config:
     vocabulary, 0 is characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `packed`: a row
     of a training batch holds several pairs, and every batch has one shape; otherwise a row is a pair, and pairs of like lengths
     are batched. `max_padding`: rows are made longer, or shapes more, until less than this share of all tokens is padding.
-    `beams`: of the search for translations, 1 is greedy; `length_penalty`: its α, which favours longer ones.
+    `beams`: of the search for translations, 1 is greedy; `length_penalty`: its α, which favours longer ones. `temperature`: where
+    it is above 0, translations are drawn, by `run.seed`, from the most probable tokens that hold `top_p` together.
     """
 
     batch_tokens: int = 4096
@@ -40,6 +41,8 @@ class Config:
     max_padding: float = 0.1
     beams: int = 1
     length_penalty: float = 0.6
+    temperature: float = 0.0
+    top_p: float = 1.0
 
     def __post_init__(self):
         for name, least in (("batch_tokens", 1), ("subwords", 0), ("max_length", 2), ("beams", 1)):
@@ -47,6 +50,12 @@ class Config:
                 raise InputError(f"task.{name} is {getattr(self, name)}; expected at least {least}")
         if not 0 <= self.length_penalty < 100:
             raise InputError(f"task.length_penalty is {self.length_penalty}; expected a number from 0 to 100, 0.6 say")
+        if not 0 <= self.temperature < np.inf:
+            raise InputError(f"task.temperature is {self.temperature}; expected 0 for none, or a number above, 0.7 say")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"task.top_p is {self.top_p}; expected a probability above 0 and up to 1")
+        if self.temperature and self.beams > 1:
+            raise InputError(f"task.beams is {self.beams} with a task.temperature, which draws one translation; expected 1")
         if not 0 < self.max_padding <= 1:
             raise InputError(f"task.max_padding is {self.max_padding}; expected a share above 0 and up to 1")
 
@@ -74,7 +83,7 @@ class Task:
     mode = "max"
 
     def __init__(self, settings, vocabulary: Subwords, pairs: dict | None = None):
-        self.config, self.data = settings.task, settings.data
+        self.config, self.data, self.seed = settings.task, settings.data, settings.run.seed
         self.source = sources.load(settings.name("data"))
         self.metric, self.splits = self.source.METRIC, self.source.splits(self.data)
         self.vocabulary, self.width = vocabulary, settings.model.width
@@ -197,7 +206,8 @@ class Task:
         del model_state
         first = itertools.islice(self._tokens("validation").source, 20)
         source = min(first, key=lambda row: abs(len(row) - 20))
-        batch = {"source": np.repeat(source[None], place.multiple, 0)}  # rows for the devices to divide
+        copies = place.multiple  # rows for the devices to divide
+        batch = {"source": np.repeat(source[None], copies, 0), "id": np.zeros(copies, np.uint32)}
         out = np.asarray(self._search(params, batch, place, _output_limit(len(source))))[0]
         out = out[: int((out != PAD).sum())]
         trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
@@ -237,6 +247,10 @@ class Task:
 
     def _search(self, params, batch, place, length: int):
         """Tokens (B, length) of the translations of a batch."""
+        if self.config.temperature:
+            placed, key = place(batch), jax.random.key(self.seed)
+            settings = dict(temperature=self.config.temperature, top_p=self.config.top_p)
+            return sample(self.model, params, placed["source"], key, placed["id"], length=length, **settings)
         if self.config.beams == 1:
             return greedy(self.model, params, place(batch)["source"], length=length)
         limit_B = _output_limit((batch["source"] != PAD).sum(1)).astype(np.int32)

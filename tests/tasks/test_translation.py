@@ -111,9 +111,9 @@ def test_packed_and_bucketed_an_epoch_has_the_same_loss_and_gradients(settings, 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest), packed_grads, grads)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_neither_scores_nor_predictions_depend_on_batch_tokens(settings, loaded, place, beams):
-    tasks = [translation.Task.saved(with_task(settings, batch_tokens=n, beams=beams), loaded.workdir) for n in (64, 1024)]
+@pytest.mark.parametrize("search", [dict(beams=1), dict(beams=3), dict(temperature=0.9, top_p=0.95)], ids=str)
+def test_neither_scores_nor_predictions_depend_on_batch_tokens(settings, loaded, place, search):
+    tasks = [translation.Task.saved(with_task(settings, batch_tokens=n, **search), loaded.workdir) for n in (64, 1024)]
     first, second = (task.evaluate(loaded.params, {}, "validation", place) for task in tasks)
     assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
     assert {k: first[k] for k in ("bleu", "exact_match", "unfinished")} == {
@@ -121,6 +121,19 @@ def test_neither_scores_nor_predictions_depend_on_batch_tokens(settings, loaded,
     }
     lines = pairs_of(tasks[0], "train").source[:31]
     assert tasks[0].predict(loaded.params, {}, lines, place) == tasks[1].predict(loaded.params, {}, lines, place)
+
+
+def test_drawn_translations_depend_on_the_seed_and_are_greedy_in_the_cold(settings, loaded, place):
+    lines = pairs_of(loaded.task, "train").source[:7]
+
+    def said(temperature, seed):
+        run = dataclasses.replace(settings.run, seed=seed)
+        changed = dataclasses.replace(with_task(settings, temperature=temperature), run=run)
+        return translation.Task.saved(changed, loaded.workdir).predict(loaded.params, {}, lines, place)[0]
+
+    assert said(1.0, 0) == said(1.0, 0)
+    assert said(1.0, 0) != said(1.0, 1)
+    assert said(1e-5, 0) == said(0.0, 0)
 
 
 def test_beams_translate_otherwise_than_one(settings, loaded, place):
