@@ -206,8 +206,8 @@ class Task:
         del model_state
         first = itertools.islice(self._tokens("validation").source, 20)
         source = min(first, key=lambda row: abs(len(row) - 20))
-        copies = place.multiple  # rows for the devices to divide
-        batch = {"source": np.repeat(source[None], copies, 0), "id": np.zeros(copies, np.uint32)}
+        # As many rows as the devices divide.
+        batch = {"source": np.repeat(source[None], place.multiple, 0), "id": np.zeros(place.multiple, np.uint32)}
         out = np.asarray(self._search(params, batch, place, _output_limit(len(source))))[0]
         out = out[: int((out != PAD).sum())]
         trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))

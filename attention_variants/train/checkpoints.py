@@ -127,8 +127,8 @@ class Checkpoints:
             except (MemoryError, PermissionError):
                 raise
             except Exception as error:  # tensorstore, json and orbax each raise their own
-                if "RESOURCE_EXHAUSTED" in str(error):  # a device that has no room says nothing about the checkpoint
-                    raise
+                if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+                    raise  # a device without room says nothing about the checkpoint
                 self._tell(f"the checkpoint of step {step} is broken ({first_line(error)}); trying the one before it")
                 broken.append(step)
                 continue

@@ -64,6 +64,19 @@ def test_saving_copies_the_state_before_it_returns(tmp_path):
     checkpoints.close()
 
 
+def test_a_device_without_room_is_no_broken_checkpoint(tmp_path, monkeypatch):
+    filled(tmp_path, [None, 0.5])
+
+    def full(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "restore", full)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+            restored(tmp_path, set_aside=True)
+    assert restored(tmp_path)[0].meta == {"pipeline": {"next": 2}}
+
+
 def test_no_checkpoint_is_none(tmp_path):
     assert restored(tmp_path)[0] is None
 
