@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from attention_variants.models.affine import Affine
 from attention_variants.models.heads import Memory, MultiHeadAttention, Noise
 from attention_variants.ops.biases import RelativeBuckets
 from attention_variants.ops.dropout import Dropout, drop
@@ -47,8 +48,8 @@ class FeedForward(nn.Module):
 
     def setup(self):
         types = dict(dtype=self.config.dtype, param_dtype=self.config.param_dtype)
-        self.inner = nn.Dense(self.config.feed_forward, **types)
-        self.out = nn.Dense(self.config.width, **types)
+        self.inner = Affine(self.config.feed_forward, **types)
+        self.out = Affine(self.config.width, **types)
 
     def __call__(self, x):
         return self.out(nn.relu(self.inner(x)))
@@ -67,6 +68,7 @@ def attention(config, variant: Any, rotary: bool = False) -> MultiHeadAttention:
         dtype=config.dtype,
         param_dtype=config.param_dtype,
         kernel_init=nn.initializers.xavier_uniform(),
+        projection=Affine,
     )
 
 

@@ -82,13 +82,23 @@ _projected.defvjp(_forward, _backward)
 
 
 def _piece(x_BCD, labels_BC, weights_BC, table_VD, smoothing):
-    """(sum of weight · loss, its gradient into the logits) of some tokens."""
-    logits_BCV = jnp.einsum("bcd,vd->bcv", x_BCD, table_VD, preferred_element_type=weights_BC.dtype)
-    is_label = jnp.arange(logits_BCV.shape[-1]) == labels_BC[..., None]
-    normaliser_BC1 = jax.nn.logsumexp(logits_BCV, -1, keepdims=True)
-    wanted_BCV = jnp.where(is_label, 1 - smoothing, 0.0) + smoothing / logits_BCV.shape[-1]
-    loss_BC = normaliser_BC1[..., 0] - (wanted_BCV * logits_BCV).sum(-1)
-    return (loss_BC * weights_BC).sum(), weights_BC[..., None] * (jnp.exp(logits_BCV - normaliser_BC1) - wanted_BCV)
+    """(sum of weight · loss, its gradient into the logits) of some tokens.
+
+    The logits are read twice, for their maximum and for exp; what the loss wants of them besides, those of the labels and the
+    mean, are products with a row of the table and with its mean.
+    """
+    dtype, vocabulary = weights_BC.dtype, table_VD.shape[0]
+    logits_BCV = jnp.einsum("bcd,vd->bcv", x_BCD, table_VD, preferred_element_type=dtype)
+    label_BC = jnp.einsum("bcd,bcd->bc", x_BCD, table_VD[labels_BC], preferred_element_type=dtype)
+    mean_BC = jnp.einsum("bcd,d->bc", x_BCD.astype(dtype), table_VD.mean(0, dtype=dtype))
+    top_BC1 = logits_BCV.max(-1, keepdims=True)
+    exp_BCV = jnp.exp(logits_BCV - top_BC1)
+    total_BC1 = exp_BCV.sum(-1, keepdims=True)
+    loss_BC = (top_BC1 + jnp.log(total_BC1))[..., 0] - (1 - smoothing) * label_BC - smoothing * mean_BC
+    is_label = jnp.arange(vocabulary) == labels_BC[..., None]
+    wanted_BCV = jnp.where(is_label, 1 - smoothing, 0.0) + smoothing / vocabulary
+    weights_BC1 = weights_BC[..., None]
+    return (loss_BC * weights_BC).sum(), exp_BCV * (weights_BC1 / total_BC1) - weights_BC1 * wanted_BCV
 
 
 def _split(positions: int, *arrays_BT):

@@ -1,0 +1,59 @@
+"""x W + b, in products that a CPU is fast at, backward too.
+
+    y = x W + b,   dx = dy Wᵀ,   dW = xᵀ dy,   db = Σ dy   (sums over all rows)
+
+In dW the summed axis is the first of both factors. For that, XLA has no fast product on a CPU and copies a factor, often the
+wider one; here the narrower one is transposed, and the rest is a product as in y. Compilers of other devices know what to do.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from attention_variants.ops.scores import float32
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def affine(x_RD: jax.Array, kernel_DF: jax.Array, bias_F: jax.Array | None, precision=None) -> jax.Array:
+    """`x W + b` (R, F) of rows (R, D), in the type of `x`; accumulated, and its gradients returned, in at least float32.
+
+    Args:
+      kernel_DF, bias_F: parameters in their own type, float32 where `x` is bfloat16; bias_F may be None.
+      precision: of the products, as for `jax.lax.dot_general`.
+    """
+    return _value(x_RD, kernel_DF, bias_F, precision)
+
+
+def _value(x_RD, kernel_DF, bias_F, precision):
+    y_RF = jnp.dot(x_RD, kernel_DF.astype(x_RD.dtype), precision=precision)
+    return y_RF if bias_F is None else y_RF + bias_F.astype(x_RD.dtype)
+
+
+def _forward(x_RD, kernel_DF, bias_F, precision):
+    return _value(x_RD, kernel_DF, bias_F, precision), (x_RD, kernel_DF, bias_F)
+
+
+def _backward(precision, saved, dy_RF):
+    x_RD, kernel_DF, bias_F = saved
+    dx_RD = jnp.dot(dy_RF, kernel_DF.astype(x_RD.dtype).T, precision=precision)
+    product = functools.partial(jnp.dot, precision=precision, preferred_element_type=float32(x_RD).dtype)
+    dkernel_DF = lax.platform_dependent(
+        x_RD,
+        dy_RF,
+        cpu=functools.partial(_transpose_the_narrower, product),
+        default=lambda x_RD, dy_RF: product(x_RD.T, dy_RF),
+    )
+    dbias_F = None if bias_F is None else float32(dy_RF).sum(0).astype(bias_F.dtype)
+    return dx_RD, dkernel_DF.astype(kernel_DF.dtype), dbias_F
+
+
+affine.defvjp(_forward, _backward)
+
+
+def _transpose_the_narrower(product, x_RD, dy_RF):
+    """xᵀ dy; the barrier keeps XLA from folding the transposition into the product again."""
+    if x_RD.shape[1] <= dy_RF.shape[1]:
+        return product(lax.optimization_barrier(x_RD.T), dy_RF)
+    return product(lax.optimization_barrier(dy_RF.T), x_RD).T

@@ -1,0 +1,122 @@
+"""x W + b and its gradients against the formula in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from attention_variants.ops.affine import affine
+
+R = 8
+WIDTHS = [(3, 5), (7, 2), (4, 4)]  # wider, narrower, square: what is transposed for the gradient differs
+
+
+def case(d, f, rows=R, dtype=jnp.float32):
+    """(x, kernel, bias, dy); parameters are float32."""
+    random = np.random.default_rng(d)
+    x, dy = (jnp.asarray(random.normal(size=(rows, n)), dtype) for n in (d, f))
+    return x, *(jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((d, f), (f,))), dy
+
+
+def gradients(x, kernel, bias, dy):
+    """(y, (dx, dkernel, dbias))."""
+    y, pull = jax.vjp(affine, x, kernel, bias)
+    return y, pull(dy)
+
+
+def formula(x, kernel, bias, dy):
+    """The same as loops over rows, in float64; no bias is None."""
+    x, kernel, dy = (np.float64(np.asarray(a, np.float32)) for a in (x, kernel, dy))
+    y, dx, dkernel, dbias = np.zeros(dy.shape), np.zeros(x.shape), np.zeros(kernel.shape), np.zeros(dy.shape[1])
+    for r in range(len(x)):
+        y[r] = x[r] @ kernel + (0 if bias is None else np.float64(bias))
+        dx[r] = kernel @ dy[r]
+        dkernel += np.outer(x[r], dy[r])
+        dbias += dy[r]
+    return y, (dx, dkernel, None if bias is None else dbias)
+
+
+def assert_close(found, wanted, tolerance=1e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, wanted)
+
+
+@pytest.fixture(params=["cpu", "default"])
+def platform(request, monkeypatch):
+    """What another platform than this one computes can be asked for by name."""
+    if request.param == "default":
+        monkeypatch.setattr(lax, "platform_dependent", lambda *arguments, cpu, default: default(*arguments))
+
+
+@pytest.mark.parametrize(("d", "f"), WIDTHS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.usefixtures("platform")
+def test_it_is_its_formula(d, f, bias):
+    x, kernel, b, dy = case(d, f)
+    given = x, kernel, b if bias else None, dy
+    assert_close(gradients(*given), formula(*given))
+
+
+@pytest.mark.parametrize(("d", "f"), WIDTHS)
+@pytest.mark.usefixtures("platform")
+def test_in_bfloat16_gradients_of_parameters_are_summed_in_float32(d, f):
+    """Of 1,024 rows; a sum in bfloat16, or one rounded to it, is off by up to 0.4 %."""
+    given = case(d, f, rows=1024, dtype=jnp.bfloat16)
+    y, (dx, dkernel, dbias) = gradients(*given)
+    _, (_, wanted_dkernel, wanted_dbias) = formula(*given)
+    assert (y.dtype, dx.dtype, dkernel.dtype, dbias.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32)
+    assert_close((dkernel, dbias), (wanted_dkernel, wanted_dbias), 1e-4)
+
+
+def test_lanes_are_solo():
+    """Mapped over parameters and cotangents, with the same rows."""
+    x, kernel, bias, dy = case(3, 5)
+    scale = jnp.arange(1.0, 4.0)[:, None, None]
+    lanes = jax.jit(jax.vmap(gradients, (None, 0, None, 0)))(x, kernel * scale, bias, dy / scale)
+    solo = [gradients(x, kernel * s, bias, dy / s) for s in scale]
+    assert_close(lanes, jax.tree.map(lambda *lanes: jnp.stack(lanes), *solo))
+
+
+def test_over_a_mesh_rows_stay_where_they_are():
+    """Only the parameters' gradients are summed over devices."""
+    given = case(3, 5)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    rows, everywhere = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    compiled = jax.jit(gradients, in_shardings=(rows, everywhere, everywhere, rows)).lower(*given).compile()
+    assert "all-gather" not in compiled.as_text()
+    placed = jax.device_put(given, (rows, everywhere, everywhere, rows))
+    assert_close(compiled(*placed), formula(*given))
+
+
+def test_second_derivatives():
+    """A Hessian times a vector, forward over reverse, is that of the plain expression."""
+    x, kernel, bias, dy = case(3, 5)
+
+    def times_hessian(function):
+        loss = lambda kernel: (jnp.tanh(function(x, kernel, bias)) * dy).sum()
+        return jax.jvp(jax.grad(loss), (kernel,), (jnp.ones_like(kernel),))[1]
+
+    assert_close(times_hessian(affine), times_hessian(lambda x, kernel, bias: x @ kernel + bias))
+
+
+@pytest.mark.usefixtures("as_users_compile")
+def test_on_a_cpu_the_wider_factor_is_never_copied():
+    """The product for dW reads the narrower factor transposed, and the wider one as it is."""
+    d, f = 16, 64
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((256, d), (d, f), (256, f))]
+    text = jax.jit(lambda x, kernel, dy: gradients(x, kernel, None, dy)[1][1]).lower(*shapes).compile().as_text()
+    assert f"f32[{d},256]" in text
+    assert f"f32[{f},256]" not in text
+
+
+def test_precision_reaches_every_product():
+    given = case(3, 5)
+    text = (
+        jax.jit(lambda x, k, b, dy: jax.vjp(functools.partial(affine, precision="highest"), x, k, b)[1](dy)).lower(*given).as_text()
+    )
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert products
+    assert all("HIGHEST" in line for line in products)
