@@ -45,3 +45,9 @@ def test_it_is_linens(fields):
 def test_other_axes_than_the_last_are_refused(axis):
     with pytest.raises(ValueError, match="expected the last axes"):
         Affine(11, axis=axis).init(jax.random.key(0), X)
+
+
+def test_precision_reaches_the_product():
+    module = Affine(11, precision="highest")
+    params = module.init(jax.random.key(0), X)
+    assert "HIGHEST" in jax.jit(module.apply).lower(params, X).as_text()
