@@ -26,15 +26,17 @@ from attention_variants.ops.losses import projected_cross_entropy
 class Config:
     """How text becomes batches.
 
-    `batch_tokens`: rows of a batch (never under 8) times the longer of its two lengths, at the most. `subwords`: size of the joint
-    vocabulary, 0 is characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `packed`: a row
-    of a training batch holds several pairs, and every batch has one shape; otherwise a row is a pair, and pairs of like lengths
-    are batched. `max_padding`: rows are made longer, or shapes more, until less than this share of all tokens is padding.
-    `beams`: of the search for translations, 1 is greedy; `length_penalty`: its α, which favours longer ones. `temperature`: where
-    it is above 0, translations are drawn, by `run.seed`, from the most probable tokens that hold `top_p` together.
+    `batch_tokens`: rows of a batch (never under 8) times the longer of its two lengths, at the most; `decode_tokens`: the same for
+    batches that nothing is learned from, a beam like a row; larger is faster. `subwords`: size of the joint vocabulary, 0 is
+    characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `packed`: a row of a training
+    batch holds several pairs, and every batch has one shape; otherwise a row is a pair, and pairs of like lengths are batched.
+    `max_padding`: rows are made longer, or shapes more, until less than this share of all tokens is padding. `beams`: of the
+    search for translations, 1 is greedy; `length_penalty`: its α, which favours longer ones. `temperature`: where it is above 0,
+    translations are drawn, by `run.seed`, from the most probable tokens that hold `top_p` together.
     """
 
     batch_tokens: int = 4096
+    decode_tokens: int = 8192
     subwords: int = 8000
     max_length: int = 100
     packed: bool = False
@@ -45,7 +47,7 @@ class Config:
     top_p: float = 1.0
 
     def __post_init__(self):
-        for name, least in (("batch_tokens", 1), ("subwords", 0), ("max_length", 2), ("beams", 1)):
+        for name, least in (("batch_tokens", 1), ("decode_tokens", 1), ("subwords", 0), ("max_length", 2), ("beams", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"task.{name} is {getattr(self, name)}; expected at least {least}")
         if not 0 <= self.length_penalty < 100:
@@ -241,8 +243,8 @@ class Task:
         return tokens if len(fits) == len(tokens.source) else Tokens(*(Ragged.of(side[i] for i in fits) for side in tokens))
 
     def _in_order(self, place) -> dict:
-        """How batches are made that nothing is learned from: in order, in few shapes that other data has too, a beam like a row."""
-        tokens = max(1, self.config.batch_tokens // self.config.beams)
+        """How batches are made that nothing is learned from: in order, in few shapes that other data has too."""
+        tokens = max(1, self.config.decode_tokens // self.config.beams)
         return dict(batch_tokens=tokens, seed=None, max_padding=0.3, multiple=place.multiple, round_to=8)
 
     def _search(self, params, batch, place, length: int):

@@ -14,6 +14,7 @@ from attention_variants.tasks import translation
     ("cls", "values", "message"),
     [
         (translation.Config, {"batch_tokens": 0}, "task.batch_tokens is 0"),
+        (translation.Config, {"decode_tokens": 0}, "task.decode_tokens is 0"),
         (translation.Config, {"subwords": -1}, "task.subwords is -1"),
         (translation.Config, {"max_length": 1}, "task.max_length is 1"),
         (translation.Config, {"beams": 0}, "task.beams is 0"),
