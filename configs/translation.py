@@ -39,8 +39,8 @@ def get_config(arg: str | None = None):
         config.model.update(transformer.size(arg.size or "small"))
         config.model.norm = "pre"  # at this learning rate post-norm is far behind after as many steps
         config.data.update(source=arg.source or "de", target=arg.target or "en")
-        config.task.update(subwords=4000, batch_tokens=2560, packed=True, max_padding=0.03)
-        config.run.update(duration="8 epochs", evaluate="25 percent")
+        config.task.update(subwords=4000, batch_tokens=1280, packed=True, max_padding=0.03)
+        config.run.update(duration="12 epochs", evaluate="25 percent")
         config.hypers.update(dropout=0.2, attention_dropout=0.0)
     else:
         config.model.update(transformer.size(arg.size or "small"))

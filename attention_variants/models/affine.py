@@ -1,20 +1,22 @@
 """The linear layer of the models."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import meta
 from flax.linen import initializers
 
 from attention_variants.ops.affine import affine
 
 
 class Affine(nn.Module):
-    """Takes the place of `flax.linen.DenseGeneral` over the last axes: same parameters, same output, faster gradients on a CPU.
+    """`flax.linen.DenseGeneral` over the last axes, with `ops.affine`'s gradients: the same parameters and output.
 
-    What differs: gradients are summed in float32 at least, whatever `dtype`; forward-mode differentiation is refused by jax.
+    What differs: gradients of the parameters are summed in float32 at least, whatever `dtype`, and are faster on a CPU; jax
+    refuses forward-mode differentiation. Of linen's attributes it has these alone:
 
     Attributes:
       features: the shape of the output's last axes, or its width. axis: the axes of the input that are summed over, its last ones.
@@ -32,16 +34,20 @@ class Affine(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        features = (self.features,) if isinstance(self.features, int) else tuple(self.features)
-        over = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
+        features, over = (tuple(n) if isinstance(n, Iterable) else (n,) for n in (self.features, self.axis))
         if over != tuple(range(-len(over), 0)):
             raise ValueError(f"axis is {self.axis}; expected the last axes in their order, {tuple(range(-len(over), 0))}")
         rows, summed = x.shape[: -len(over)], x.shape[-len(over) :]
         d, f = math.prod(summed), math.prod(features)
 
         def made(init: Callable, flat: tuple, shape: tuple):
-            # Initialisers count inputs and outputs of the matrix, whatever the parameter's shape.
-            return lambda key: jnp.reshape(init(key, flat, self.param_dtype), shape)
+            """Initialisers count inputs and outputs of the matrix, whatever the parameter's shape; they may return boxes."""
+
+            def of(key):
+                value = init(key, flat, self.param_dtype)
+                return meta.replace_boxed(value, jnp.reshape(meta.unbox(value), shape))
+
+            return of
 
         kernel = self.param("kernel", made(self.kernel_init, (d, f), (*summed, *features)))
         bias = self.param("bias", made(self.bias_init, (f,), features)) if self.use_bias else None

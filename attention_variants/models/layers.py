@@ -68,7 +68,7 @@ def attention(config, variant: Any, rotary: bool = False) -> MultiHeadAttention:
         dtype=config.dtype,
         param_dtype=config.param_dtype,
         kernel_init=nn.initializers.xavier_uniform(),
-        projection=Affine,
+        linear=Affine,
     )
 
 

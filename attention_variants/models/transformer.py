@@ -90,7 +90,10 @@ def _within(packed: Packed, **also) -> Mask:
 
 
 class Transformer(nn.Module):
-    """Token ids in, logits out; id `PAD` is padding. A pure function of parameters, tokens and noise."""
+    """Token ids in, logits out; id `PAD` is padding. A pure function of parameters, tokens and noise.
+
+    Differentiated in reverse, or forward over reverse; forward alone (`jax.jvp`) is refused by its linear layers.
+    """
 
     config: Config
     variant: Any

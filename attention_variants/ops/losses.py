@@ -38,6 +38,7 @@ def projected_cross_entropy(x_BTD, table_VD, labels_BT, weights_BT, smoothing=0.
 
     Args:
       x_BTD: (B, T, D), float32 or bfloat16. table_VD: (V, D), of the same type. Only these two get gradients.
+      labels_BT: (B, T) integers from 0 to V − 1. weights_BT, smoothing: as for `cross_entropy`.
       chunk: about how many tokens are worked on at a time.
 
     Returns:
@@ -51,16 +52,20 @@ def projected_cross_entropy(x_BTD, table_VD, labels_BT, weights_BT, smoothing=0.
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _projected(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing):
+    mean_D = table_VD.mean(0, dtype=weights_BT.dtype)
+
     def add(total, piece):
-        return total + _piece(*piece, table_VD, smoothing)[0], None
+        return total + _piece(*piece, table_VD, mean_D, smoothing)[0], None
 
     return jax.lax.scan(add, jnp.zeros((), weights_BT.dtype), _split(positions, x_BTD, labels_BT, weights_BT))[0]
 
 
 def _forward(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing):
+    mean_D = table_VD.mean(0, dtype=weights_BT.dtype)
+
     def add(carry, piece):
         total, dtable_VD = carry
-        loss, dlogits_BCV = _piece(*piece, table_VD, smoothing)
+        loss, dlogits_BCV = _piece(*piece, table_VD, mean_D, smoothing)
         narrow = dlogits_BCV.astype(x_BTD.dtype)
         dx_BCD = jnp.einsum("bcv,vd->bcd", narrow, table_VD, preferred_element_type=total.dtype)
         dtable_VD += jnp.einsum("bcv,bcd->vd", narrow, piece[0], preferred_element_type=total.dtype)
@@ -81,16 +86,15 @@ def _backward(positions, saved, dtotal):
 _projected.defvjp(_forward, _backward)
 
 
-def _piece(x_BCD, labels_BC, weights_BC, table_VD, smoothing):
-    """(sum of weight · loss, its gradient into the logits) of some tokens.
+def _piece(x_BCD, labels_BC, weights_BC, table_VD, mean_D, smoothing):
+    """(sum of weight · loss, its gradient into the logits) of some tokens; `mean_D` is the mean of the table's rows.
 
-    The logits are read twice, for their maximum and for exp; what the loss wants of them besides, those of the labels and the
-    mean, are products with a row of the table and with its mean.
+    The mean of a token's logits is x · mean, so that nothing but maximum and exp has to read all of them.
     """
     dtype, vocabulary = weights_BC.dtype, table_VD.shape[0]
     logits_BCV = jnp.einsum("bcd,vd->bcv", x_BCD, table_VD, preferred_element_type=dtype)
-    label_BC = jnp.einsum("bcd,bcd->bc", x_BCD, table_VD[labels_BC], preferred_element_type=dtype)
-    mean_BC = jnp.einsum("bcd,d->bc", x_BCD.astype(dtype), table_VD.mean(0, dtype=dtype))
+    label_BC = jnp.take_along_axis(logits_BCV, labels_BC[..., None], axis=-1)[..., 0]
+    mean_BC = (x_BCD.astype(dtype) * mean_D).sum(-1)
     top_BC1 = logits_BCV.max(-1, keepdims=True)
     exp_BCV = jnp.exp(logits_BCV - top_BC1)
     total_BC1 = exp_BCV.sum(-1, keepdims=True)

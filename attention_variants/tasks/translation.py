@@ -27,12 +27,13 @@ class Config:
     """How text becomes batches.
 
     `batch_tokens`: rows of a batch (never under 8) times the longer of its two lengths, at the most; `decode_tokens`: the same for
-    batches that nothing is learned from, a beam like a row; larger is faster. `subwords`: size of the joint vocabulary, 0 is
-    characters. `max_length`: training pairs with more tokens on a side are left out, and counted. `packed`: a row of a training
-    batch holds several pairs, and every batch has one shape; otherwise a row is a pair, and pairs of like lengths are batched.
-    `max_padding`: rows are made longer, or shapes more, until less than this share of all tokens is padding. `beams`: of the
-    search for translations, 1 is greedy; `length_penalty`: its α, which favours longer ones. `temperature`: where it is above 0,
-    translations are drawn, by `run.seed`, from the most probable tokens that hold `top_p` together.
+    batches that are only scored or translated (a row of each beam times the source's length; it may write twice that and ten),
+    lower where memory is short. `subwords`: size of the joint vocabulary, 0 is characters. `max_length`: training pairs with more
+    tokens on a side are left out, and counted. `packed`: a row of a training batch holds several pairs, and every batch has one
+    shape; otherwise a row is a pair, and pairs of like lengths are batched. `max_padding`: rows are made longer, or shapes more,
+    until less than this share of all tokens is padding. `beams`: of the search for translations, 1 is greedy; `length_penalty`:
+    its α, which favours longer ones. `temperature`: where it is above 0, translations are drawn, by `run.seed`, from the most
+    probable tokens that hold `top_p` together.
     """
 
     batch_tokens: int = 4096
@@ -242,10 +243,11 @@ class Task:
             raise InputError(f"every training pair is longer than task.max_length, {self.config.max_length}; expected a larger one")
         return tokens if len(fits) == len(tokens.source) else Tokens(*(Ragged.of(side[i] for i in fits) for side in tokens))
 
-    def _in_order(self, place) -> dict:
+    def _in_order(self, place, beams: int = 1) -> dict:
         """How batches are made that nothing is learned from: in order, in few shapes that other data has too."""
-        tokens = max(1, self.config.decode_tokens // self.config.beams)
-        return dict(batch_tokens=tokens, seed=None, max_padding=0.3, multiple=place.multiple, round_to=8)
+        return dict(
+            batch_tokens=max(1, self.config.decode_tokens // beams), seed=None, max_padding=0.3, multiple=place.multiple, round_to=8
+        )
 
     def _search(self, params, batch, place, length: int):
         """Tokens (B, length) of the translations of a batch."""
@@ -263,7 +265,7 @@ class Task:
     def _translate(self, params, source: Ragged, place) -> tuple[list[str], int]:
         """Translations in the order of the sources, and how many reached the output limit."""
         nothing = Ragged.of([[END]] * len(source))
-        plan = Batches(Tokens(source, nothing), **self._in_order(place))
+        plan = Batches(Tokens(source, nothing), **self._in_order(place, self.config.beams))
         rows: list = [None] * len(source)
         for batch in plan:
             length = _output_limit(batch["source"].shape[1])

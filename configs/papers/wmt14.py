@@ -22,7 +22,7 @@ def get_config(arg: str | None = None):
     arg = common.split_arg(arg, size="base", variant="standard")
     config = common.defaults(task="translation", data="parallel_text", model="transformer", variant=arg.variant)
     config.model.update(transformer.size(arg.size))
-    config.task.update(batch_tokens=25_000, subwords=37_000, max_length=256)
+    config.task.update(batch_tokens=25_000, decode_tokens=25_000, subwords=37_000, max_length=256)
     config.optimizer.update(schedule="transformer", warmup="4000 steps", eps=1e-9, clip=0.0)
     config.hypers.update(learning_rate=1.0, dropout=0.1, attention_dropout=0.0, label_smoothing=0.1)
     config.run.update(duration="100000 steps", evaluate="5000 steps", checkpoint="1000 steps")

@@ -26,7 +26,8 @@ def measure(quick: bool) -> list[Table]:
     config.task.packed = False
     task = Task.new(settings_lib.parse(config))
     params = without_ends(task.init(jax.random.key(0))[0], config.model.layers)
-    batches = [limited(batch) for batch in task.batches("test", seed=None, max_padding=0.3, round_to=8)]
+    tokens = config.task.decode_tokens // BEAMS
+    batches = [limited(batch) for batch in task.batches("test", seed=None, max_padding=0.3, round_to=8, batch_tokens=tokens)]
     sentences = sum(int((limit_B > 0).sum()) for _, limit_B in batches)
 
     def ours(search):

@@ -30,15 +30,25 @@ def test_it_is_linens(fields):
     params, wanted = ours.init(jax.random.key(0), X), theirs.init(jax.random.key(0), X)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == jax.tree.map(lambda x: (x.shape, x.dtype), wanted)
     jax.tree.map(np.testing.assert_array_equal, params, wanted)
-    loss = lambda module: lambda params, x: jnp.square(module.apply(params, x).astype(jnp.float32)).mean()
     tolerance = 0.03 if "bfloat16" in str(fields) else 1e-5
-    close = lambda a, b: np.testing.assert_allclose(
-        np.asarray(a, np.float32), np.asarray(b, np.float32), rtol=tolerance, atol=tolerance
-    )
+
+    def close(a, b):
+        a, b = (np.asarray(x, np.float32) for x in (a, b))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
     out, expected = ours.apply(params, X), theirs.apply(params, X)
     assert (out.shape, out.dtype) == (expected.shape, expected.dtype)
     close(out, expected)
+    loss = lambda module: lambda params, x: jnp.square(module.apply(params, x).astype(jnp.float32)).sum()
     jax.tree.map(close, *(jax.grad(loss(module), argnums=(0, 1))(params, X) for module in (ours, theirs)))
+
+
+def test_initialisers_may_return_boxes():
+    """Such as those of `nn.with_partitioning`, around a value of the parameter's own shape."""
+    fields = dict(features=(2, 11), kernel_init=nn.with_partitioning(nn.initializers.lecun_normal(), (None, "heads", None)))
+    found, wanted = (layer(**fields).init(jax.random.key(0), X) for layer in (Affine, nn.DenseGeneral))
+    assert found["params"]["kernel"].names == (None, "heads", None)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 @pytest.mark.parametrize("axis", [1, (-1, -2), (-3, -2)])

@@ -51,16 +51,16 @@ def make(count=2, mask=None, **fields):
     return module, module.init(KEY, *given, mask=mask, deterministic=True), given
 
 
-@pytest.mark.parametrize("projection", [nn.DenseGeneral, Affine])
+@pytest.mark.parametrize("linear", [nn.DenseGeneral, Affine])
 @pytest.mark.parametrize(("count", "fields", "mask"), PARITY.values(), ids=PARITY)
-def test_it_is_linens(count, fields, mask, projection):
+def test_it_is_linens(count, fields, mask, linear):
     """The same parameter names, shapes, types and initial values from the same key, and the same output."""
     theirs, given = nn.MultiHeadDotProductAttention(H, **fields), inputs(count)
-    _, params, _ = make(count, mask, projection=projection, **fields)
+    _, params, _ = make(count, mask, linear=linear, **fields)
     wanted = theirs.init(KEY, *given, mask=mask, deterministic=True)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == jax.tree.map(lambda x: (x.shape, x.dtype), wanted)
     jax.tree.map(np.testing.assert_array_equal, params, wanted)
-    out = MultiHeadAttention(H, projection=projection, **fields).apply(wanted, *given, mask=mask, deterministic=True)
+    out = MultiHeadAttention(H, linear=linear, **fields).apply(wanted, *given, mask=mask, deterministic=True)
     expected = theirs.apply(wanted, *given, mask=mask, deterministic=True)
     assert out.dtype == expected.dtype
     tolerance = 1e-6 if out.dtype == jnp.float32 else 0.03

@@ -23,12 +23,12 @@ def definition(logits, labels, weights, smoothing):
     """(Σ weight · −Σ_v p_v log softmax_v, Σ weight, gradient) with p written out, in float64."""
     total, gradient = 0.0, np.zeros(logits.shape)
     for b, t in np.ndindex(*labels.shape):
-        row = np.exp(np.float64(logits[b, t]))
-        softmax = row / row.sum()
+        row = np.float64(logits[b, t]) - logits[b, t].max()
+        log_softmax = row - np.log(np.exp(row).sum())
         p = np.full(V, smoothing / V)
         p[labels[b, t]] += 1 - smoothing
-        total -= weights[b, t] * (p * np.log(softmax)).sum()
-        gradient[b, t] = weights[b, t] * (softmax - p)
+        total -= weights[b, t] * (p * log_softmax).sum()
+        gradient[b, t] = weights[b, t] * (np.exp(log_softmax) - p)
     return total, weights.sum(), gradient
 
 
@@ -134,6 +134,29 @@ def test_projected_cross_entropy_in_bfloat16_sums_in_float32():
     assert float(total) == pytest.approx(float(exact), rel=1e-5)
     np.testing.assert_allclose(dx.astype(jnp.float32), wide_dx, atol=0.05)
     np.testing.assert_allclose(dtable.astype(jnp.float32), wide_dtable, atol=0.05)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_projected_cross_entropy_of_large_logits(size):
+    """Of thousands, as of a diverging model: the definition in value and gradient; never negative where it is certain."""
+    x, table, labels, weights = projected_case()
+    x = x * size
+    loss = lambda x, smoothing: projected_cross_entropy(x, table, labels, weights, smoothing, chunk=6)[0]
+    logits = np.float64(x) @ np.float64(table).T
+    total, _, dlogits = definition(logits, labels, weights, 0.1)
+    found, dx = jax.value_and_grad(loss)(x, 0.1)
+    assert float(found) == pytest.approx(total, rel=1e-5)
+    np.testing.assert_allclose(dx, dlogits @ np.float64(table), atol=2e-3)
+    assert float(loss(size * table[labels] * 5, 0.0)) >= 0
+
+
+def test_tokens_of_no_weight_get_no_gradient():
+    """Whatever stands there, thousands too."""
+    x, table, labels, weights = projected_case()
+    x = jnp.where((weights == 0)[..., None], 1e4, x)
+    dx = jax.grad(lambda x: projected_cross_entropy(x, table, labels, weights, 0.1)[0])(x)
+    assert np.isfinite(dx).all()
+    assert not np.asarray(dx)[weights == 0].any()
 
 
 def test_the_logits_are_never_written(as_users_compile):

@@ -22,7 +22,7 @@ def side(name, count, longest=30):
 config = translation.get_config("data=parallel_text,size=small")
 config.data.update(train_source=side("a", 29000), train_target=side("b", 29000))
 config.data.update(validation_source=side("c", 1014), validation_target=side("d", 1014))
-config.task.update(subwords=4000, batch_tokens=2560)
+config.task.subwords = 4000
 settings = settings.parse(config)
 place = devices.connect(settings.parallel).place_whole
 task = Task.new(settings)
