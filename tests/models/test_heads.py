@@ -67,6 +67,14 @@ def test_it_is_linens(count, fields, mask, linear):
     np.testing.assert_allclose(*(x.astype(jnp.float32) for x in (out, expected)), rtol=tolerance, atol=tolerance)
 
 
+def test_forward_mode_is_linens():
+    """With linen's projections and the dense route, as the docstrings of `MultiHeadAttention` and `attend` promise."""
+    module, params, (x,) = make(1, route="dense")
+    theirs = nn.MultiHeadDotProductAttention(H)
+    found, wanted = (jax.jvp(lambda x, of=of: of.apply(params, x), (x,), (jnp.cos(x),)) for of in (module, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, wanted)
+
+
 def test_attributes_are_linens():
     """Whatever the two share has the same default; what only linen has is a list that is looked at here."""
     ours, theirs = MultiHeadAttention(H), nn.MultiHeadDotProductAttention(H)
