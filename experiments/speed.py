@@ -140,6 +140,8 @@ def main(arguments: list[str]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # contenders in other processes need memory too
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
     devices.connect(Parallel(cache=""))
+    if QUICK.value:
+        print("A quick look at sizes far smaller than the texts say: whether it runs, not how fast.\n")
     for name in BENCHMARK.value or names():
         answer = Answer(machine(), versions(), load(name).measure(QUICK.value))
         print(in_markdown(name, [answer]), flush=True)

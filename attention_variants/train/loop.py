@@ -265,7 +265,7 @@ def _signals(quiet: bool):
         stop.set()
         restore()  # the next signal does what it always does
         if not quiet:
-            os.write(2, b"\nstopping after this step; the same signal again stops at once\n")
+            os.write(2, b"\nstopping when what is in hand is finished and saved; the same signal again stops at once\n")
 
     for number in before:
         signal.signal(number, first)

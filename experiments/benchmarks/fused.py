@@ -3,7 +3,7 @@
 Length 4,096, bfloat16, 4 sequences of 16 heads, forward and backward, against cuDNN's own attention as `jax.nn` calls it. The
 Gaussian similarity with a magnitude of the keys, exp(−|q − k|² / 2σ²) · |k|, is an inner product of features: those of the key have
 the logarithm of the rest beside them, in two parts, because one number of bfloat16 would round it (`ops.scores.with_key_term`). So
-heads of size 56 cost what heads of size 64 do. On a CPU nothing is measured here.
+heads of size 56 cost what heads of size 64 do. On a CPU nothing is measured.
 """
 
 import dataclasses
