@@ -55,7 +55,10 @@ def measure(quick: bool) -> list[Table]:
         out, pull = jax.vjp(jax.nn.dot_product_attention, q, k, v)
         return out, *pull(dout)
 
-    arithmetic = compiled("the learned score's own arithmetic", functools.partial(_arithmetic, length=length), learned)
+    blocks = blocks_lib.choose(4, length, length, jax.default_backend())
+    dots, norms = (jnp.asarray(random.normal(size=(4, *blocks)), jnp.float32) for _ in range(2))
+    times = (length // blocks.queries) * (length // blocks.keys)
+    arithmetic = compiled("the learned score's own arithmetic", functools.partial(_arithmetic, times=times), learned, dots, norms)
     rounds = dict(rounds=3 if quick else 15, same=functools.partial(assert_same, tolerance=2e-5))
     standard = [ours("blockwise, standard score", DotProduct(), "blockwise"), compiled("jax.nn, xla", stock, q, k, v, dout)]
     standard += [*_torch(q, k, v, dout), ours("dense, standard score", DotProduct(), "dense")]
@@ -67,18 +70,18 @@ def measure(quick: bool) -> list[Table]:
     ]
 
 
-def _arithmetic(score: SoftCap, length: int):
-    """What the learned score adds to a dot product, forward, forward again and backward, block by block."""
-    blocks = blocks_lib.choose(4, length, length, jax.default_backend())
-    count = (length // blocks.queries) * (length // blocks.keys)
+def _arithmetic(score: SoftCap, dots, norms, times: int):
+    """What the learned score adds to the dot products of a block, forward, forward again and backward, `times` over."""
 
-    def visit(total, at):
-        dots = jnp.full((4, *blocks), at.astype(jnp.float32))
-        first = score.curve(dots, dots + 1)
-        again, pull = jax.vjp(lambda score, dots, norms: score.curve(dots, norms), score, dots, dots + 1)
-        return total + first.sum() + sum(x.sum() for x in jax.tree.leaves(pull(again))), None
+    def visit(carry, _):
+        dots, total = carry
+        first = score.curve(dots, norms)
+        again, pull = jax.vjp(lambda score, dots, norms: score.curve(dots, norms), score, dots, norms)
+        dscore, ddots, dnorms = pull(again)
+        return (first + ddots, jax.tree.map(jnp.add, total, (dscore, dnorms.sum()))), None
 
-    return jax.lax.scan(visit, jnp.float32(0.0), jnp.arange(count))[0]
+    start = dots, jax.tree.map(jnp.zeros_like, (score, jnp.float32(0.0)))
+    return jax.lax.scan(visit, start, None, length=times)[0]
 
 
 def _torch(*arrays) -> list[Contender]:
