@@ -34,6 +34,7 @@ class Affine(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """x (…, *summed) to (…, *features); ValueError where `axis` are not the last axes in their order."""
         features, over = (tuple(n) if isinstance(n, Iterable) else (n,) for n in (self.features, self.axis))
         if over != tuple(range(-len(over), 0)):
             raise ValueError(f"axis is {self.axis}; expected the last axes in their order, {tuple(range(-len(over), 0))}")
