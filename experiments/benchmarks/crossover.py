@@ -1,7 +1,8 @@
 """From how many logits on is the blockwise route as fast as the dense one?
 
-Forward and backward, heads of size 64, float32 on a CPU and bfloat16 elsewhere, standard score. What `ops.attend.CROSSOVER` should be:
-where `route="auto"` changes from dense, which keeps all logits, to blockwise, which computes them twice.
+Forward and backward, heads of size 64, float32 on a CPU and bfloat16 elsewhere, standard score. This is what
+`ops.attend.CROSSOVER` should be: where `route="auto"` changes from dense, which keeps all logits, to blockwise, which computes
+them twice.
 """
 
 import functools
