@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from attention_variants.ops.varying import alike
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+
 def affine(x_RD: jax.Array, kernel_DF: jax.Array, bias_F: jax.Array | None, precision=None) -> jax.Array:
     """`x W + b` (R, F) of rows (R, D), in the type of `x`.
 
@@ -24,6 +25,11 @@ def affine(x_RD: jax.Array, kernel_DF: jax.Array, bias_F: jax.Array | None, prec
       kernel_DF, bias_F: parameters in their own type, float32 where `x` is bfloat16; bias_F may be None.
       precision: of the products, as for `jax.lax.dot_general`.
     """
+    return _affine(*alike(x_RD, kernel_DF, bias_F), precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _affine(x_RD, kernel_DF, bias_F, precision):
     return _value(x_RD, kernel_DF, bias_F, precision)
 
 
@@ -51,7 +57,7 @@ def _backward(precision, saved, dy_RF):
     return dx_RD, dkernel_DF.astype(kernel_DF.dtype), dbias_F
 
 
-affine.defvjp(_forward, _backward)
+_affine.defvjp(_forward, _backward)
 
 
 def _transpose_the_narrower(product, x_RD, dy_RF):

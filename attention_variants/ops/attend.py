@@ -30,7 +30,8 @@ def attend(
 ) -> jax.Array | tuple[jax.Array, str]:
     """Multi-head attention of queries over keys and values.
 
-    A query whose keys are all masked gets zeros, and zero gradient. Forward-mode differentiation (`jax.jvp`) takes route="dense".
+    A query whose keys are all masked gets zeros, and zero gradient. Differentiated in reverse, and forward over
+    reverse, by every route; forward-mode alone (`jax.jvp`) takes route="dense".
 
     Args:
       q_BQHK: queries (B, Q, H, K).

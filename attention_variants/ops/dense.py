@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from attention_variants.ops import dropout as dropout_lib
 from attention_variants.ops.masks import Mask
-from attention_variants.ops.scores import float32
+from attention_variants.ops.products import to_queries
 
 
 def masked_logits(queries, keys, *, score, mask: Mask, bias, starts=(0, 0)):
@@ -34,6 +34,5 @@ def route(queries, keys, v_BSHV, *, score, mask, bias, dropout):
     """(out_BQHV in v's type, log_normaliser_BHQ in float32) of prepared queries and keys."""
     weights, log_normaliser = normalise(masked_logits(queries, keys, score=score, mask=mask, bias=bias))
     weights = dropout_lib.drop(weights, dropout)
-    accumulate = float32(v_BSHV).dtype
-    out = jnp.einsum("bhqs,bshv->bqhv", weights.astype(v_BSHV.dtype), v_BSHV, preferred_element_type=accumulate)
+    out = to_queries(weights.astype(v_BSHV.dtype), v_BSHV)
     return out.astype(v_BSHV.dtype), log_normaliser

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from attention_variants.ops.scores import float32
+from attention_variants.ops.varying import alike
 
 
 def cross_entropy(logits_BTV: jax.Array, labels_BT: jax.Array, weights_BT: jax.Array, smoothing=0.0):
@@ -47,7 +48,8 @@ def projected_cross_entropy(x_BTD, table_VD, labels_BT, weights_BT, smoothing=0.
     batch, length, _ = x_BTD.shape
     positions = -(-length // -(-batch * length // chunk))  # pieces of one size, so that little is filled up
     weights_BT, smoothing = jax.lax.stop_gradient((weights_BT.astype(float32(x_BTD).dtype), smoothing))
-    return _projected(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing), weights_BT.sum()
+    total = weights_BT.sum()
+    return _projected(positions, *alike(x_BTD, table_VD, labels_BT, weights_BT, smoothing)), total
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -57,7 +59,8 @@ def _projected(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing):
     def add(total, piece):
         return total + _piece(*piece, table_VD, mean_D, smoothing)[0], None
 
-    return jax.lax.scan(add, jnp.zeros((), weights_BT.dtype), _split(positions, x_BTD, labels_BT, weights_BT))[0]
+    start, pieces = alike(jnp.zeros((), weights_BT.dtype), _split(positions, x_BTD, labels_BT, weights_BT))
+    return jax.lax.scan(add, start, pieces)[0]
 
 
 def _forward(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing):
@@ -72,7 +75,7 @@ def _forward(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing):
         return (total + loss, dtable_VD), dx_BCD.astype(x_BTD.dtype)
 
     start = jnp.zeros((), weights_BT.dtype), jnp.zeros(table_VD.shape, weights_BT.dtype)
-    (total, dtable_VD), dx = jax.lax.scan(add, start, _split(positions, x_BTD, labels_BT, weights_BT))
+    (total, dtable_VD), dx = jax.lax.scan(add, *alike(start, _split(positions, x_BTD, labels_BT, weights_BT)))
     dx_BTD = jnp.moveaxis(dx, 0, 1).reshape(x_BTD.shape[0], -1, x_BTD.shape[2])[:, : x_BTD.shape[1]]
     return total, (dx_BTD, dtable_VD.astype(table_VD.dtype))
 

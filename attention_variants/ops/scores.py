@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from attention_variants.ops.products import inner
+
 Prepared = Any  # a pytree of arrays (B, length, ...)
 
 
@@ -25,11 +27,6 @@ def float32(x: jax.Array) -> jax.Array:
 def length(prepared: Prepared) -> int:
     """How many queries or keys there are."""
     return jax.tree.leaves(prepared)[0].shape[1]
-
-
-def inner(q_BQHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
-    """Inner products of queries and keys, accumulated and returned in at least float32: (B, H, Q, S)."""
-    return jnp.einsum("bqhk,bshk->bhqs", q_BQHK, k_BSHK, preferred_element_type=jnp.promote_types(q_BQHK.dtype, jnp.float32))
 
 
 class Score:

@@ -15,10 +15,10 @@ def count(program) -> int:
     total = 0
     for equation in getattr(program, "jaxpr", program).eqns:
         name, given = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contracted, _), _ = given["dimension_numbers"]
-            inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
+        if name in ("dot_general", "inner"):  # the latter: of `ops.products`, over the last axis
+            contracted = given["dimension_numbers"][0][0] if given else (-1,)
+            summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2 * summed * math.prod(equation.outvars[0].aval.shape)
         inside = [count(x) for x in jax.tree.leaves(given, is_leaf=_is_program) if _is_program(x)]
         times = {"scan": given.get("length"), "shard_map": getattr(given.get("mesh"), "size", None)}.get(name) or 1
         total += times * (max(inside, default=0) if name == "cond" else sum(inside))

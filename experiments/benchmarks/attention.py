@@ -26,15 +26,21 @@ class SoftCap(Score):
     norms: jax.Array
 
     def prepare_queries(self, q_BQHK, at_BQ=None):
-        return q_BQHK / q_BQHK.shape[-1] ** 0.5
+        return _with_norm(q_BQHK / q_BQHK.shape[-1] ** 0.5)
+
+    def prepare_keys(self, k_BSHK, at_BS=None):
+        return _with_norm(k_BSHK)
 
     def log_similarity(self, queries, keys):
-        length = lambda x: jnp.sqrt(jnp.square(x).sum(-1)).swapaxes(1, 2)
-        norms = length(queries)[..., :, None] * length(keys)[..., None, :]
-        return self.curve(inner(queries, keys), norms)
+        (q, q_norm), (k, k_norm) = queries, keys
+        return self.curve(inner(q, k), inner(q_norm, k_norm))
 
     def curve(self, dots, norms):
         return self.cap * jnp.tanh((dots + self.norms * norms) / self.cap)
+
+
+def _with_norm(x_BLHK):
+    return x_BLHK, jnp.sqrt(jnp.square(x_BLHK).sum(-1, keepdims=True))
 
 
 def measure(quick: bool) -> list[Table]:

@@ -1,5 +1,7 @@
 """Every route is the dense one: values and all gradients, for every mask, bias, block, empty rows and odd lengths."""
 
+import collections
+import dataclasses
 import functools
 import operator
 
@@ -75,19 +77,50 @@ def test_blockwise_in_float64_is_dense_to_1e_12(monkeypatch):
 
 
 def test_blocks_that_are_hidden_are_never_visited():
-    pairs = lambda mask: {tuple(p) for p in blocks.pairs(mask, blocks.Blocks(4, 4), 16, 16).tolist()}
+    def visited(mask):
+        return {(int(i), int(j)) for i, j in np.argwhere(blocks.visited(mask, blocks.Blocks(4, 4), 16, 16))}
+
     every = {(i, j) for i in range(4) for j in range(4)}
-    assert pairs(Mask()) == every
-    assert pairs(Mask(causal=True)) == {(i, j) for i, j in every if j <= i}
-    assert pairs(Mask(window=1)) == {(i, i) for i in range(4)}
-    assert pairs(Mask(window=2)) == {(i, j) for i, j in every if abs(i - j) <= 1}
-    assert pairs(Mask(causal=True, window=6)) == {(i, j) for i, j in every if 0 <= i - j <= 2}
-    assert pairs(Mask(causal=True, q_at=jnp.arange(16)[None])) == every  # where positions are arrays, nothing is known before
+    assert visited(Mask()) == every
+    assert visited(Mask(causal=True)) == {(i, j) for i, j in every if j <= i}
+    assert visited(Mask(window=1)) == {(i, i) for i in range(4)}
+    assert visited(Mask(window=2)) == {(i, j) for i, j in every if abs(i - j) <= 1}
+    assert visited(Mask(causal=True, window=6)) == {(i, j) for i, j in every if 0 <= i - j <= 2}
+    assert visited(Mask(causal=True, q_at=jnp.arange(16)[None])) == every  # where positions are arrays, nothing is known before
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Counted(DotProduct):
+    """Calls back whenever logits are computed."""
+
+    def logits(self, queries, keys):
+        jax.debug.callback(COUNT.update, ["block"])
+        return super().logits(queries, keys)
+
+
+COUNT = collections.Counter()
+
+
+@pytest.mark.parametrize(("mask", "visits"), [(Mask(), 12), (Mask(causal=True), 6), (Mask(window=1), 3)], ids=str)
+def test_logits_are_computed_once_forward_and_once_backward_where_anything_is_seen(monkeypatch, mask, visits):
+    """12 queries by 4 and 15 keys by 4."""
+    in_blocks(monkeypatch, 4, 4)
+    q, kv = jnp.ones((1, 12, 2, 3)), jnp.ones((1, 15, 2, 3))
+    run = jax.jit(lambda q, kv: attend(q, kv, kv, score=Counted(), mask=mask, route="blockwise"))
+    COUNT.clear()
+    out, pull = jax.vjp(run, q, kv)
+    jax.effects_barrier()
+    assert COUNT["block"] == visits
+    pull(out)
+    jax.effects_barrier()
+    assert COUNT["block"] == 2 * visits
 
 
 def test_blocks_fit_the_lengths_and_shrink_as_heads_grow():
-    assert blocks.choose(4, 8192, 8192, "cpu") == (512, 512)
-    assert blocks.choose(4, 100, 8192, "cpu") == (100, 512)
+    assert blocks.choose(4, 8192, 8192, "cpu") == (512, 1024)
+    assert blocks.choose(4, 100, 8192, "cpu") == (100, 1024)
+    assert blocks.choose(8, 8192, 8192, "cpu") == (512, 512)
     assert blocks.choose(4000, 8192, 8192, "cpu") == (64, 64)
     assert blocks.choose(1, 8192, 8192, "gpu").queries >= 512
 
@@ -110,6 +143,25 @@ def test_vmap_over_lanes_is_each_lane_alone(monkeypatch):
     for lane in range(3):
         take = functools.partial(jax.tree.map, operator.itemgetter(lane))
         assert_close(take(lanes), grads("dense", *take((q, k, v, scores, rates))))
+
+
+@pytest.mark.parametrize("outer", ["forward over reverse", "reverse over reverse"])
+def test_second_derivatives_are_those_of_dense(monkeypatch, outer):
+    """A product with the Hessian, with blocks that are skipped."""
+    in_blocks(monkeypatch, 5, 7)
+    tangents = tuple(jnp.cos(x) for x in arrays())
+
+    def product(route):
+        def loss(q, k, v):
+            return jnp.sin(attend(q, k, v, score=SCORES["curved"], mask=MASKS["causal window"], route=route)).sum()
+
+        grad = jax.grad(loss, argnums=(0, 1, 2))
+        if outer == "forward over reverse":
+            return jax.jvp(grad, arrays(), tangents)[1]
+        along = lambda *x: sum((g * t).sum() for g, t in zip(grad(*x), tangents, strict=True))
+        return jax.grad(along, argnums=(0, 1, 2))(*arrays())
+
+    assert_close(product("blockwise"), product("dense"))
 
 
 def test_rematerialised_and_over_a_mesh_it_is_the_same(monkeypatch):
