@@ -157,7 +157,7 @@ def test_second_derivatives_are_those_of_dense(monkeypatch, outer):
 
         grad = jax.grad(loss, argnums=(0, 1, 2))
         if outer == "forward over reverse":
-            return jax.jvp(grad, arrays(), tangents)[1]
+            return jax.jvp(grad, tuple(arrays()), tangents)[1]
         along = lambda *x: sum((g * t).sum() for g, t in zip(grad(*x), tangents, strict=True))
         return jax.grad(along, argnums=(0, 1, 2))(*arrays())
 
