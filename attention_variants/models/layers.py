@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from attention_variants.models.affine import Affine
 from attention_variants.models.heads import Memory, MultiHeadAttention, Noise
+from attention_variants.models.layer_norm import LayerNorm
 from attention_variants.ops.biases import RelativeBuckets
 from attention_variants.ops.dropout import Dropout, drop
 from attention_variants.ops.masks import Mask
@@ -55,8 +56,8 @@ class FeedForward(nn.Module):
         return self.out(nn.relu(self.inner(x)))
 
 
-def layer_norm(config) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-5, dtype=config.dtype, param_dtype=config.param_dtype)
+def layer_norm(config) -> LayerNorm:
+    return LayerNorm(epsilon=1e-5, dtype=config.dtype, param_dtype=config.param_dtype)
 
 
 def attention(config, variant: Any, rotary: bool = False) -> MultiHeadAttention:

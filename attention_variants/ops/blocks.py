@@ -31,7 +31,7 @@ def choose(batch_and_heads: int, q_length: int, k_length: int, backend: str) -> 
 
 
 def visited(mask: Mask, blocks: Blocks, q_length: int, k_length: int) -> np.ndarray:
-    """Which blocks of keys (columns) each block of queries (row) visits: all but those that the mask hides whatever its arrays hold."""
+    """Which blocks of keys (columns) a block of queries (row) visits: all that the mask does not hide whatever its arrays hold."""
     ends = lambda whole, size: [(start, start + size) for start in range(0, whole, size)]
     of_queries, of_keys = ends(q_length, blocks.queries), ends(k_length, blocks.keys)
     return np.array([[mask.may_see(*q, *k) for k in of_keys] for q in of_queries])

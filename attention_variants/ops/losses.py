@@ -67,17 +67,18 @@ def _forward(positions, x_BTD, table_VD, labels_BT, weights_BT, smoothing):
     mean_D = table_VD.mean(0, dtype=weights_BT.dtype)
 
     def add(carry, piece):
-        total, dtable_VD = carry
+        total, dtable_DV = carry
         loss, dlogits_BCV = _piece(*piece, table_VD, mean_D, smoothing)
         narrow = dlogits_BCV.astype(x_BTD.dtype)
         dx_BCD = jnp.einsum("bcv,vd->bcd", narrow, table_VD, preferred_element_type=total.dtype)
-        dtable_VD += jnp.einsum("bcv,bcd->vd", narrow, piece[0], preferred_element_type=total.dtype)
-        return (total + loss, dtable_VD), dx_BCD.astype(x_BTD.dtype)
+        # Summed over the first axes of both, of which XLA on a CPU copies the factor that comes first: the narrower one.
+        dtable_DV += jnp.tensordot(piece[0], narrow, axes=((0, 1), (0, 1)), preferred_element_type=total.dtype)
+        return (total + loss, dtable_DV), dx_BCD.astype(x_BTD.dtype)
 
-    start = jnp.zeros((), weights_BT.dtype), jnp.zeros(table_VD.shape, weights_BT.dtype)
-    (total, dtable_VD), dx = jax.lax.scan(add, *alike(start, _split(positions, x_BTD, labels_BT, weights_BT)))
+    start = jnp.zeros((), weights_BT.dtype), jnp.zeros(table_VD.shape[::-1], weights_BT.dtype)
+    (total, dtable_DV), dx = jax.lax.scan(add, *alike(start, _split(positions, x_BTD, labels_BT, weights_BT)))
     dx_BTD = jnp.moveaxis(dx, 0, 1).reshape(x_BTD.shape[0], -1, x_BTD.shape[2])[:, : x_BTD.shape[1]]
-    return total, (dx_BTD, dtable_VD.astype(table_VD.dtype))
+    return total, (dx_BTD, dtable_DV.T.astype(table_VD.dtype))
 
 
 def _backward(positions, saved, dtotal):

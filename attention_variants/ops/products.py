@@ -2,12 +2,15 @@
 
     inner_ij = q_i · k_j,   to_queries_i = Σ_j w_ij x_j,   to_keys_j = Σ_i w_ij x_i
 
-The gradients of each are products of the same kind:
+The gradients of each are the other two:
 
-    d inner:  dq = to_queries(d, k),  dk = to_keys(d, q)
+    inner:       dq = to_queries(d, k),   dk = to_keys(d, q)
+    to_queries:  dw = inner(d, x),        dx = to_keys(w, d)
+    to_keys:     dw = inner(x, d),        dx = to_queries(w, d)
 
-`inner` is a primitive for the sake of the last one alone. The rule of JAX puts d first; XLA on a CPU then copies d, as wide as
-keys are many, where `to_keys` has it copy q. Everything else is as for `jnp.einsum`: any order of differentiation, `vmap`, `jit`.
+They are primitives for the sake of `to_keys`, in which the summed axis is the first of both factors. XLA has no fast product for
+that on a CPU and copies a factor; which one, and when, is said here and not left to the rules of JAX. Everything else is as for
+`jnp.einsum`: any order of differentiation, `vmap`, `jit`. All are accumulated and returned in at least float32.
 """
 
 import jax
@@ -20,45 +23,71 @@ from attention_variants.ops.varying import alike
 
 
 def inner(q_BQHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
-    """Inner products of queries and keys, accumulated and returned in at least float32: (B, H, Q, S)."""
+    """Inner products of queries and keys: (B, H, Q, S)."""
     return _inner.bind(*alike(q_BQHK, k_BSHK))
 
 
 def to_queries(w_BHQS: jax.Array, x_BSHV: jax.Array) -> jax.Array:
-    """Σ_j w_ij x_j, accumulated and returned in at least float32: (B, Q, H, V)."""
-    return _per_head(w_BHQS, x_BSHV, ((3,), (1,)), ((0, 1), (0, 2))).transpose(0, 2, 1, 3)
+    """Σ_j w_ij x_j: (B, Q, H, V)."""
+    return _to_queries.bind(*alike(w_BHQS, x_BSHV))
 
 
 def to_keys(w_BHQS: jax.Array, x_BQHV: jax.Array) -> jax.Array:
-    """Σ_i w_ij x_i, accumulated and returned in at least float32: (B, S, H, V)."""
-    return _per_head(x_BQHV, w_BHQS, ((1,), (2,)), ((0, 2), (0, 1))).transpose(0, 3, 1, 2)
+    """Σ_i w_ij x_i: (B, S, H, V)."""
+    return _to_keys.bind(*alike(w_BHQS, x_BQHV))
 
 
 def _per_head(a, b, contracted, batch):
-    """Factors in the order in which XLA on a CPU is fast, which `jnp.einsum` does not keep."""
+    """`jnp.einsum` would not keep the factors in this order."""
     wide = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
     return lax.dot_general(a, b, (contracted, batch), preferred_element_type=wide)
 
 
-def _products(q_BQHK, k_BSHK):
+def _inner_as_dot(q_BQHK, k_BSHK):
     return _per_head(q_BQHK, k_BSHK, ((3,), (3,)), ((0, 2), (0, 2)))
 
 
-def _batched(operands, axes):
-    """The new axis is merged into B."""
-    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    put = lambda x, axis: jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
-    merged = inner(*(put(x, axis).reshape(-1, *put(x, axis).shape[2:]) for x, axis in zip(operands, axes, strict=True)))
-    return merged.reshape(size, -1, *merged.shape[1:]), 0
+def _to_queries_as_dot(w_BHQS, x_BSHV):
+    return _per_head(w_BHQS, x_BSHV, ((3,), (1,)), ((0, 1), (0, 2))).transpose(0, 2, 1, 3)
 
 
-_inner = Primitive("inner")
-_inner.def_impl(jax.jit(_products))
-_inner.def_abstract_eval(lambda q, k: jax.make_jaxpr(_products)(q, k).out_avals[0])
-mlir.register_lowering(_inner, mlir.lower_fun(_products, multiple_results=False))
-batching.primitive_batchers[_inner] = _batched
-ad.defbilinear(
-    _inner,
-    lambda d_BHQS, q, k: to_queries(d_BHQS, k).astype(q.aval.dtype),
-    lambda d_BHQS, q, k: to_keys(d_BHQS, q).astype(k.aval.dtype),
-)
+def _to_keys_as_dot(w_BHQS, x_BQHV):
+    return _per_head(w_BHQS, x_BQHV, ((2,), (1,)), ((0, 1), (0, 2))).transpose(0, 2, 1, 3)
+
+
+def _to_keys_on_cpu(w_BHQS, x_BQHV):
+    """Copies the narrower factor: x where it comes first; w where the barrier keeps XLA from undoing it."""
+    if w_BHQS.shape[-1] > x_BQHV.shape[-1]:
+        return _per_head(x_BQHV, w_BHQS, ((1,), (2,)), ((0, 2), (0, 1))).transpose(0, 3, 1, 2)
+    w_BHSQ = lax.optimization_barrier(w_BHQS.swapaxes(2, 3))
+    return _per_head(w_BHSQ, x_BQHV, ((3,), (1,)), ((0, 1), (0, 2))).transpose(0, 2, 1, 3)
+
+
+def _primitive(name: str, product, d_first, d_second, on_cpu=None) -> Primitive:
+    """A bilinear one. `product` is it in operations of JAX; d_first(d, second) and d_second(d, first) are its gradients."""
+    primitive = Primitive(name)
+    primitive.def_impl(jax.jit(primitive.bind))
+    primitive.def_abstract_eval(lambda *operands: jax.make_jaxpr(product)(*operands).out_avals[0])
+    mlir.register_lowering(primitive, mlir.lower_fun(product, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(on_cpu or product, multiple_results=False), platform="cpu")
+    ad.defbilinear(
+        primitive,
+        lambda d, first, second: d_first(d, second).astype(first.aval.dtype),
+        lambda d, first, second: d_second(d, first).astype(second.aval.dtype),
+    )
+
+    def batched(operands, axes):
+        """The new axis is merged into B, the first of every array."""
+        size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+        put = lambda x, axis: jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        merged = (put(x, axis) for x, axis in zip(operands, axes, strict=True))
+        out = primitive.bind(*(x.reshape(-1, *x.shape[2:]) for x in merged))
+        return out.reshape(size, -1, *out.shape[1:]), 0
+
+    batching.primitive_batchers[primitive] = batched
+    return primitive
+
+
+_inner = _primitive("inner", _inner_as_dot, to_queries, to_keys)
+_to_queries = _primitive("to_queries", _to_queries_as_dot, inner, lambda d, w: to_keys(w, d))
+_to_keys = _primitive("to_keys", _to_keys_as_dot, lambda d, x: inner(x, d), lambda d, w: to_queries(w, d), _to_keys_on_cpu)

@@ -5,6 +5,9 @@ import math
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+# The axis of the first factor over which the products of `ops.products` sum.
+SUMMED = {"inner": 3, "to_queries": 3, "to_keys": 2}
+
 
 def count(program) -> int:
     """FLOPs of the matrix products of a jaxpr over all devices, a multiplication and an addition each; loops by their lengths.
@@ -15,8 +18,8 @@ def count(program) -> int:
     total = 0
     for equation in getattr(program, "jaxpr", program).eqns:
         name, given = equation.primitive.name, equation.params
-        if name in ("dot_general", "inner"):  # the latter: of `ops.products`, over the last axis
-            contracted = given["dimension_numbers"][0][0] if given else (-1,)
+        if name in ("dot_general", *SUMMED):
+            contracted = (SUMMED[name],) if name in SUMMED else given["dimension_numbers"][0][0]
             summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
             total += 2 * summed * math.prod(equation.outvars[0].aval.shape)
         inside = [count(x) for x in jax.tree.leaves(given, is_leaf=_is_program) if _is_program(x)]

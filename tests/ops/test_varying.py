@@ -9,6 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from attention_variants.ops.affine import affine
 from attention_variants.ops.attend import attend
+from attention_variants.ops.layer_norm import layer_norm
 from attention_variants.ops.losses import projected_cross_entropy
 from attention_variants.ops.products import inner
 
@@ -39,6 +40,11 @@ def linear():
     return loss, random(0, 8, 5), jnp.zeros(8), (random(1, 5, 3), random(2, 3))
 
 
+def normalised():
+    loss = lambda x, labels, learned: jnp.sin(layer_norm(x, *learned, 1e-3)).sum()
+    return loss, random(0, 8, 5), jnp.zeros(8), (random(1, 5), random(2, 5))
+
+
 def cross_entropy():
     labels = jnp.asarray(np.random.default_rng(2).integers(0, 11, (8, 7)))
     loss = lambda x, labels, table: projected_cross_entropy(x, table, labels, labels > 2, 0.1, chunk=3)[0]
@@ -48,6 +54,7 @@ def cross_entropy():
 CASES = {
     "inner": rows_against_one,
     "affine": linear,
+    "layer norm": normalised,
     "loss": cross_entropy,
     "dense": lambda: attention("dense"),
     "blockwise": lambda: attention("blockwise"),
