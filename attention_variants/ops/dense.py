@@ -18,9 +18,13 @@ def masked_logits(queries, keys, *, score, mask: Mask, bias, starts=(0, 0)):
     return logits_BHQS if visible is None else jnp.where(visible, logits_BHQS, -jnp.inf)
 
 
+@jax.custom_jvp
 def normalise(logits_BHQS: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Softmax over the keys, with zeros where every logit is −inf: (weights_BHQS, log_normaliser_BHQ), gradients finite."""
-    top = jax.lax.stop_gradient(logits_BHQS.max(-1, keepdims=True))
+    """Softmax over the keys, with zeros where every logit is −inf: (weights_BHQS, log_normaliser_BHQ).
+
+    dL_i = Σ_j w_ij dlogit_ij,   dw_ij = w_ij (dlogit_ij − dL_i)
+    """
+    top = logits_BHQS.max(-1, keepdims=True)
     top = jnp.where(jnp.isfinite(top), top, 0.0)
     unnormalised = jnp.exp(logits_BHQS - top)
     total = unnormalised.sum(-1, keepdims=True)
@@ -28,6 +32,13 @@ def normalise(logits_BHQS: jax.Array) -> tuple[jax.Array, jax.Array]:
     total = jnp.where(empty, 1.0, total)
     log_normaliser = jnp.where(empty, -jnp.inf, top + jnp.log(total))
     return unnormalised / total, log_normaliser[..., 0]
+
+
+@normalise.defjvp
+def _normalise_jvp(primals, tangents):
+    (weights, log_normaliser), (dlogits,) = normalise(*primals), tangents
+    dlog_normaliser = jnp.einsum("bhqs,bhqs->bhq", weights, dlogits, precision="highest")
+    return (weights, log_normaliser), (weights * (dlogits - dlog_normaliser[..., None]), dlog_normaliser)
 
 
 def route(queries, keys, v_BSHV, *, score, mask, bias, dropout):

@@ -1,77 +1,104 @@
-"""The products are those of the formulas, and `inner` is differentiated, vectorised and compiled as `jnp.einsum` is."""
+"""The products are those of the formulas, and are differentiated, vectorised and compiled as `jnp.einsum` is."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attention_variants.ops.products import inner, to_keys, to_queries
+from attention_variants.ops import products
 
-B, Q, S, H, K = 2, 5, 11, 3, 7
+B, Q, S, H = 2, 5, 11, 3
+WIDTHS = [7, 13]  # narrower and wider than the keys are many: what is copied for `to_keys` differs
+FORMULAS = {"inner": "bqhk,bshk->bhqs", "to_queries": "bhqs,bshv->bqhv", "to_keys": "bhqs,bqhv->bshv"}
+DERIVATIVES = {
+    "forward": jax.jacfwd,
+    "reverse": jax.jacrev,
+    "forward over reverse": jax.hessian,
+    "reverse over reverse": lambda f: jax.jacrev(jax.jacrev(f)),
+}
 
 
-def random(seed: int, *shape: int, dtype=jnp.float32):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+def of_every(test):
+    return pytest.mark.parametrize("name", FORMULAS)(pytest.mark.parametrize("width", WIDTHS)(test))
 
 
-def inputs(dtype=jnp.float32):
-    return random(0, B, Q, H, K, dtype=dtype), random(1, B, S, H, K, dtype=dtype)
+def inputs(name: str, width: int, dtype=jnp.float32):
+    random, sizes = np.random.default_rng(width), dict(b=B, q=Q, s=S, h=H, k=width, v=width)
+    factors = FORMULAS[name].split("->")[0].split(",")
+    return tuple(jnp.asarray(random.normal(size=[sizes[axis] for axis in factor]), dtype) for factor in factors)
 
 
-def einsum(q, k):
-    return jnp.einsum("bqhk,bshk->bhqs", q, k, preferred_element_type=jnp.float32)
+def both(name: str):
+    """(ours, `jnp.einsum`)."""
+    return getattr(products, name), functools.partial(jnp.einsum, FORMULAS[name], preferred_element_type=jnp.float32)
 
 
 def close(found, wanted, tolerance=1e-5):
     def one(a, b):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(np.float64(a), np.float64(b), rtol=tolerance, atol=tolerance)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        a, b = np.float64(a), np.float64(b)
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()))
 
     jax.tree.map(one, found, wanted)
 
 
-def test_they_are_the_sums_of_the_formulas():
-    q, k = (np.float64(x) for x in inputs())
-    w = np.float64(random(2, B, H, Q, S))
-    pairs, of_queries, of_keys = np.zeros((B, H, Q, S)), np.zeros((B, Q, H, K)), np.zeros((B, S, H, K))
+def test_they_are_the_sums_of_their_formulas():
+    (w, x_BSHK), (_, x_BQHK) = inputs("to_queries", 7), inputs("to_keys", 7)
+    pairs, of_queries, of_keys = np.zeros((B, H, Q, S)), np.zeros((B, Q, H, 7)), np.zeros((B, S, H, 7))
     for b, h, i, j in np.ndindex(B, H, Q, S):
-        pairs[b, h, i, j] = q[b, i, h] @ k[b, j, h]
-        of_queries[b, i, h] += w[b, h, i, j] * k[b, j, h]
-        of_keys[b, j, h] += w[b, h, i, j] * q[b, i, h]
+        pairs[b, h, i, j] = np.dot(x_BQHK[b, i, h], x_BSHK[b, j, h])
+        of_queries[b, i, h] += w[b, h, i, j] * x_BSHK[b, j, h]
+        of_keys[b, j, h] += w[b, h, i, j] * x_BQHK[b, i, h]
     narrow = lambda x: jnp.asarray(x, jnp.float32)
-    close(inner(*inputs()), narrow(pairs))
-    close(to_queries(narrow(w), inputs()[1]), narrow(of_queries))
-    close(to_keys(narrow(w), inputs()[0]), narrow(of_keys))
+    close(products.inner(x_BQHK, x_BSHK), narrow(pairs))
+    close(products.to_queries(w, x_BSHK), narrow(of_queries))
+    close(products.to_keys(w, x_BQHK), narrow(of_keys))
 
 
+@of_every
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gradients_have_the_types_and_values_of_einsums(dtype):
-    found, wanted = (jax.vjp(f, *inputs(dtype)) for f in (inner, einsum))
+def test_values_and_gradients_have_the_types_and_numbers_of_einsums(name, width, dtype):
+    found, wanted = (jax.vjp(f, *inputs(name, width, dtype)) for f in both(name))
     close(found[0], wanted[0])
-    close(found[1](random(2, B, H, Q, S)), wanted[1](random(2, B, H, Q, S)), 1e-5 if dtype == jnp.float32 else 2**-7)
+    close(found[1](jnp.sin(wanted[0])), wanted[1](jnp.sin(wanted[0])), 1e-5 if dtype == jnp.float32 else 2**-7)
 
 
-@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev, jax.hessian, lambda f: jax.jacrev(jax.jacrev(f))])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_cpu_copies_another_factor_to_the_same_effect(width):
+    """What other platforms compute is the plain expression."""
+    given = inputs("to_keys", width)
+    close(products._to_keys_on_cpu(*given), products._to_keys_as_dot(*given))
+
+
+@of_every
+@pytest.mark.parametrize("derivative", DERIVATIVES.values(), ids=DERIVATIVES)
 @pytest.mark.parametrize("of", [0, 1])
-def test_any_order_of_differentiation(derivative, of):
-    given = list(inputs())
+def test_derivatives_of_every_kind(name, width, derivative, of):
+    """Along three random directions of one factor."""
+    given, random = inputs(name, width), np.random.default_rng(0)
+    along = jnp.asarray(random.normal(size=(3, *given[of].shape)), jnp.float32)
 
     def loss(f):
-        return lambda x: jnp.tanh(f(*given[:of], x, *given[of + 1 :])).sum()
+        move = lambda t: [x + jnp.tensordot(t, along, 1) if i == of else x for i, x in enumerate(given)]
+        return lambda t: jnp.tanh(f(*move(t))).sum()
 
-    close(derivative(loss(inner))(given[of]), derivative(loss(einsum))(given[of]))
+    close(*(derivative(loss(f))(jnp.ones(3)) for f in both(name)), 1e-4)
 
 
+@of_every
 @pytest.mark.parametrize("axes", [(0, 0), (2, 4), (None, 1), (3, None)], ids=str)
-def test_vmap_over_either_or_both(axes):
+def test_vmap_over_either_or_both(name, width, axes):
     put = lambda x, axis: x if axis is None else jnp.stack([x, 2 * x, -x, x + 1], axis)
-    given = [put(x, axis) for x, axis in zip(inputs(), axes, strict=True)]
-    close(*(jax.jit(jax.vmap(f, axes, 1))(*given) for f in (inner, einsum)))
-    loss = lambda f: lambda q, k: jnp.sin(jax.vmap(f, axes)(q, k)).sum()
-    close(*(jax.grad(loss(f), argnums=(0, 1))(*given) for f in (inner, einsum)))
+    given = [put(x, axis) for x, axis in zip(inputs(name, width), axes, strict=True)]
+    close(*(jax.jit(jax.vmap(f, axes, 1))(*given) for f in both(name)))
+    loss = lambda f: lambda a, b: jnp.sin(jax.vmap(f, axes)(a, b)).sum()
+    close(*(jax.grad(loss(f), argnums=(0, 1))(*given) for f in both(name)))
 
 
-def test_shapes_that_do_not_fit_are_refused():
-    q, k = inputs()
+@of_every
+def test_shapes_that_do_not_fit_are_refused(name, width):
+    first, second = inputs(name, width)
     with pytest.raises(TypeError, match="same shape"):
-        inner(q, k[..., :-1])
+        getattr(products, name)(first, second[:, :-1] if name != "inner" else second[..., :-1])
