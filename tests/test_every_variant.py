@@ -161,9 +161,9 @@ def test_prepared_keys_can_be_written_one_by_one(name):
     score, queries, keys = prepared(name, q, k)
     assert all(x.shape[:2] == (B, S) for x in jax.tree.leaves(keys))
     write = jax.jit(Memory.write)
-    memory = Memory(score, jax.tree.map(jnp.zeros_like, keys), jnp.zeros_like(v))
+    memory = Memory.of(score, jax.tree.map(jnp.zeros_like, keys), jnp.zeros_like(v))
     for at in (2, 0, 1, 6, 5, 3, 4):
-        one = Memory(score, score.prepare_keys(k[:, at : at + 1], jnp.array([[at]])), v[:, at : at + 1])
+        one = Memory.of(score, score.prepare_keys(k[:, at : at + 1], jnp.array([[at]])), v[:, at : at + 1])
         memory = write(memory, one, at)
     assert_close((memory.keys, memory.v_BSHV), (keys, v))
     written = attend_prepared(queries, memory.keys, memory.v_BSHV, score=memory.score, mask=None)[0]

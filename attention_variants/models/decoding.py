@@ -5,6 +5,8 @@ where a row ended. `length` is static: one program per length. What happens in a
 """
 
 import functools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +53,7 @@ def _one_by_one(model, params, source_BS, length: int, choose) -> jax.Array:
         token_B=jnp.full(source_BS.shape[:1], BEGIN, jnp.int32),
         ended_B=(source_BS == PAD).all(1),
         out_BT=jnp.full((source_BS.shape[0], length), PAD, jnp.int32),
-        caches=bound(encoded, length, method="start"),
+        caches=_as_it_lies(bound(encoded, length, method="start")),
     )
 
     def running(s):
@@ -99,7 +101,7 @@ def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams
         score_BN=nothing,  # of hypotheses that have ended, the best first
         ended_BNT=jnp.full((batch, beams, length), PAD, jnp.int32),
         ended_B=jnp.where((source_BS == PAD).all(1), beams, 0),  # how many have
-        caches=bound(encoded, length * beams, method="start"),
+        caches=_as_it_lies(bound(encoded, length * beams, method="start")),
     )
 
     def step(s):
@@ -137,16 +139,44 @@ def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams
     return jnp.where(jnp.isfinite(s["score_BN"][:, :1]), s["ended_BNT"][:, 0], s["out_BNT"][:, 0])
 
 
+def _as_it_lies(caches):
+    """Keeps XLA from moving the transposition of what does not change into the loop, where it would be done at every step."""
+    return lax.optimization_barrier(caches)
+
+
+def in_turn(search: Callable, batches: Iterable) -> Iterator:
+    """`search(batch)` of every batch, in their order.
+
+    Much of a step of a search keeps one core busy, so two batches are worked on at a time. Not on several devices: their programs
+    would wait for each other in different orders.
+    """
+    with ThreadPoolExecutor(2 if jax.device_count() == 1 else 1) as threads:
+        yield from threads.map(lambda batch: jax.block_until_ready(search(batch)), batches)
+
+
 def top_k(x_BM: jax.Array, k: int, group: int = 64) -> tuple[jax.Array, jax.Array]:
     """`lax.top_k`, the greatest of each row and their places, found among the k groups with the greatest maxima, which hold them.
 
     On a CPU, XLA sorts all that it is given (openxla/xla issue 25487). Among equals, places may be others than `lax.top_k`'s.
     """
     if x_BM.shape[1] <= k * group:
-        return lax.top_k(x_BM, k)
+        return _maxima(x_BM, k)
     padded_BM = jnp.pad(x_BM, ((0, 0), (0, -x_BM.shape[1] % group)), constant_values=-jnp.inf)
     x_BGE = padded_BM.reshape(x_BM.shape[0], -1, group)
-    _, group_BK = lax.top_k(x_BGE.max(-1), k)
+    _, group_BK = _maxima(x_BGE.max(-1), k)
     held_BKE = jnp.take_along_axis(x_BGE, group_BK[..., None], 1)
-    found_BK, at_BK = lax.top_k(held_BKE.reshape(x_BM.shape[0], -1), k)
+    found_BK, at_BK = _maxima(held_BKE.reshape(x_BM.shape[0], -1), k)
     return found_BK, jnp.take_along_axis(group_BK, at_BK // group, 1) * group + at_BK % group
+
+
+def _maxima(x_BM, k: int):
+    """The maximum, taken out k times; the first of equals."""
+    place_M = jnp.arange(x_BM.shape[1], dtype=jnp.int32)
+
+    def take_out(left_BM, _):
+        top_B1 = jnp.where(left_BM, x_BM, -jnp.inf).max(-1, keepdims=True)
+        at_B1 = jnp.where(left_BM & (x_BM == top_B1), place_M, len(place_M)).min(-1, keepdims=True)
+        return left_BM & (place_M != at_B1), (top_B1[:, 0], at_B1[:, 0])
+
+    _, (found_KB, at_KB) = lax.scan(take_out, jnp.ones(x_BM.shape, bool), length=k)
+    return found_KB.T, at_KB.T

@@ -17,19 +17,36 @@ from attention_variants.ops.scores import Prepared, Score
 
 
 class Memory(NamedTuple):
-    """What attention reads from: the score, keys prepared by it, and values (B, S, H, V). A pytree, so it can be a cache."""
+    """What attention reads from: the score, keys prepared by it, and values. A pytree, so it can be a cache.
+
+    It lies as matrix products read it, so that a cache that is read at every step is never transposed: prepared keys with their
+    second axis, that of the keys, last; values heads first.
+    """
 
     score: Score
-    keys: Prepared
-    v_BSHV: jax.Array
+    keys_last: Prepared
+    v_BHSV: jax.Array
+
+    @classmethod
+    def of(cls, score: Score, keys: Prepared, v_BSHV: jax.Array) -> "Memory":
+        return cls(score, jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), keys), v_BSHV.swapaxes(1, 2))
+
+    @property
+    def keys(self) -> Prepared:
+        """As the score has prepared them."""
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 1), self.keys_last)
+
+    @property
+    def v_BSHV(self) -> jax.Array:
+        return self.v_BHSV.swapaxes(1, 2)
 
     def write(self, new: "Memory", at) -> "Memory":
         """This memory with the places from `at` on overwritten by `new`; the score stays."""
 
-        def put(old, piece):
-            return jax.lax.dynamic_update_slice_in_dim(old, piece.astype(old.dtype), at, axis=1)
+        def put(old, piece, axis=-1):
+            return jax.lax.dynamic_update_slice_in_dim(old, piece.astype(old.dtype), at, axis)
 
-        return Memory(self.score, jax.tree.map(put, self.keys, new.keys), put(self.v_BSHV, new.v_BSHV))
+        return Memory(self.score, jax.tree.map(put, self.keys_last, new.keys_last), put(self.v_BHSV, new.v_BHSV, axis=2))
 
 
 class Noise(NamedTuple):
@@ -144,13 +161,13 @@ class MultiHeadAttention(nn.Module):
         mask = mask if isinstance(mask, Mask) else Mask(dense=mask)
         if remember:
             score, (_, k_at_BS) = score_of(None, None, None), mask.positions(0, inputs_k.shape[1])
-            return Memory(score, score.prepare_keys(project("key", inputs_k), k_at_BS), project("value", inputs_v))
+            return Memory.of(score, score.prepare_keys(project("key", inputs_k), k_at_BS), project("value", inputs_v))
         q_at_BQ, k_at_BS = mask.positions(inputs_q.shape[1], inputs_k.shape[1])
         q_BQHK = project("query", inputs_q)
         if memory is None:
             k_BSHK, v_BSHV = project("key", inputs_k), project("value", inputs_v)
             score = score_of(q_BQHK, k_BSHK, mask)
-            memory = Memory(score, score.prepare_keys(k_BSHK, k_at_BS), v_BSHV)
+            memory = Memory.of(score, score.prepare_keys(k_BSHK, k_at_BS), v_BSHV)
         queries = memory.score.prepare_queries(q_BQHK, q_at_BQ)
         out_BQHV, log_normaliser_BHQ = attend_lib.attend_prepared(
             queries,

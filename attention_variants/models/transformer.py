@@ -162,7 +162,7 @@ class Transformer(nn.Module):
           caches: of all layers, with room for S tokens; the N of position t lie in places t·N to t·N + N − 1.
           sees_BNS: bool, which of the cached tokens each of these has as ancestors, itself among them; by default all written.
         """
-        places = caches[0].target.v_BSHV.shape[1]
+        places = caches[0].target.v_BHSV.shape[2]
         q_at, k_at = jnp.reshape(at, (1, 1)), (jnp.arange(places) // token_BN.shape[1])[None]
         mask = Mask(causal=True, q_at=q_at, k_at=k_at, dense=None if sees_BNS is None else sees_BNS[:, None])
         x_BND = self._embed(token_BN, q_at)

@@ -11,9 +11,10 @@ from attention_variants.ops.scores import Prepared, Score, length
 
 ROUTES = {"dense": dense.route, "blockwise": blockwise.route, "fused": fused.route}
 
-# Logits (B, H, Q, S) from which on "blockwise" takes over from "dense", by backend. Not measured yet: where dense would take 16
-# MiB on a CPU and 256 MiB on an accelerator.
-CROSSOVER = {"cpu": 2**22, "gpu": 2**26, "tpu": 2**26}
+# Logits (B, H, Q, S) from which on "blockwise" takes over from "dense", by backend. On a CPU, measured (docs/speed.md, crossover):
+# one sequence with 4 heads takes as long by either at 2**24 and less by blockwise at 2**26; 32 sequences with 8 heads take 1.2
+# and 1.8 times as long, or as long where a causal mask hides half, in a half and an eighth of the memory. Elsewhere not measured.
+CROSSOVER = {"cpu": 2**25, "gpu": 2**26, "tpu": 2**26}
 
 
 def attend(

@@ -16,7 +16,7 @@ from attention_variants.data.packing import PackedBatches
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
-from attention_variants.models.decoding import beam, greedy, sample
+from attention_variants.models.decoding import beam, greedy, in_turn, sample
 from attention_variants.models.heads import Noise, trace_weights
 from attention_variants.models.transformer import Packed
 from attention_variants.ops.losses import projected_cross_entropy
@@ -267,9 +267,9 @@ class Task:
         nothing = Ragged.of([[END]] * len(source))
         plan = Batches(Tokens(source, nothing), **self._in_order(place, self.config.beams))
         rows: list = [None] * len(source)
-        for batch in plan:
-            length = _output_limit(batch["source"].shape[1])
-            out_BT = np.asarray(self._search(params, batch, place, length))
+        search = lambda batch: self._search(params, batch, place, _output_limit(batch["source"].shape[1]))
+        batches = list(plan)
+        for batch, out_BT in zip(batches, map(np.asarray, in_turn(search, batches)), strict=True):
             for at in np.flatnonzero((batch["source"] != PAD).any(1)):
                 row = batch["id"][at]
                 rows[row] = out_BT[at][: _output_limit(len(source[row]))]

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 import types
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 from attention_variants import variants
 from attention_variants.data.tokens import BEGIN, END, PAD
-from attention_variants.models.decoding import beam, greedy, sample, top_k
+from attention_variants.models.decoding import beam, greedy, in_turn, sample, top_k
 from attention_variants.models.transformer import Config, Transformer
 
 B, S, LENGTH, VOCABULARY = 11, 5, 13, 7
@@ -242,3 +243,25 @@ def test_the_greatest_are_found_group_by_group(length, k):
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(places[:2], wanted_places[:2])
     assert ((places >= 0) & (places < length)).all()
+
+
+@pytest.mark.parametrize(("devices", "at_a_time"), [(1, 2), (4, 1)])
+def test_on_one_device_two_batches_are_searched_at_a_time(monkeypatch, devices, at_a_time):
+    """In their order, whichever is ready first."""
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    together, running, most = threading.Barrier(at_a_time), [], []
+
+    def search(batch):
+        running.append(batch)
+        together.wait(timeout=60)
+        most.append(len(running))
+        running.remove(batch)
+        return jnp.array(batch)
+
+    assert [int(out) for out in in_turn(search, range(6))] == list(range(6))
+    assert max(most) == at_a_time
+
+
+def test_what_goes_wrong_in_a_search_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        list(in_turn(lambda batch: jnp.array(1 // batch), [1, 0, 1]))
