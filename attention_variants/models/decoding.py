@@ -5,7 +5,7 @@ where a row ended. `length` is static: one program per length. What happens in a
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -144,21 +144,30 @@ def _as_it_lies(caches):
     return lax.optimization_barrier(caches)
 
 
-def in_turn(search: Callable, batches: Iterable) -> Iterator:
+def search_all(search: Callable, batches: Iterable) -> list[jax.Array]:
     """`search(batch)` of every batch, in their order.
 
-    Much of a step of a search keeps one core busy, so two batches are worked on at a time. Not on several devices: their programs
-    would wait for each other in different orders.
+    Much of a step of a search keeps one core of a CPU busy, so there two batches are searched at a time, by threads, which jax's
+    context managers do not reach. Not on several devices: their programs would wait for each other in different orders.
     """
-    with ThreadPoolExecutor(2 if jax.device_count() == 1 else 1) as threads:
-        yield from threads.map(lambda batch: jax.block_until_ready(search(batch)), batches)
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return [search(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(lambda batch: jax.block_until_ready(search(batch)), batches))
 
 
-def top_k(x_BM: jax.Array, k: int, group: int = 64) -> tuple[jax.Array, jax.Array]:
-    """`lax.top_k`, the greatest of each row and their places, found among the k groups with the greatest maxima, which hold them.
+def top_k(x_BM: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`lax.top_k`: the k greatest of each row, and their places.
 
-    On a CPU, XLA sorts all that it is given (openxla/xla issue 25487). Among equals, places may be others than `lax.top_k`'s.
+    On a CPU, where XLA sorts all that it is given (openxla/xla issue 25487), they are found by maxima; among equals places may be
+    others there, and NaN counts as −∞.
     """
+    return lax.platform_dependent(x_BM, cpu=functools.partial(_top_k_by_maxima, k=k), default=functools.partial(lax.top_k, k=k))
+
+
+def _top_k_by_maxima(x_BM, k: int, group: int = 64):
+    """The k groups with the greatest maxima hold what is looked for."""
+    x_BM = jnp.where(jnp.isnan(x_BM), -jnp.inf, x_BM)
     if x_BM.shape[1] <= k * group:
         return _maxima(x_BM, k)
     padded_BM = jnp.pad(x_BM, ((0, 0), (0, -x_BM.shape[1] % group)), constant_values=-jnp.inf)
@@ -166,7 +175,8 @@ def top_k(x_BM: jax.Array, k: int, group: int = 64) -> tuple[jax.Array, jax.Arra
     _, group_BK = _maxima(x_BGE.max(-1), k)
     held_BKE = jnp.take_along_axis(x_BGE, group_BK[..., None], 1)
     found_BK, at_BK = _maxima(held_BKE.reshape(x_BM.shape[0], -1), k)
-    return found_BK, jnp.take_along_axis(group_BK, at_BK // group, 1) * group + at_BK % group
+    place_BK = jnp.take_along_axis(group_BK, at_BK // group, 1) * group + at_BK % group
+    return found_BK, jnp.minimum(place_BK, x_BM.shape[1] - 1)  # −∞ may come from the padding
 
 
 def _maxima(x_BM, k: int):

@@ -29,6 +29,7 @@ class Memory(NamedTuple):
 
     @classmethod
     def of(cls, score: Score, keys: Prepared, v_BSHV: jax.Array) -> "Memory":
+        """From prepared keys (B, S, …) and values (B, S, H, V)."""
         return cls(score, jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), keys), v_BSHV.swapaxes(1, 2))
 
     @property
@@ -167,19 +168,23 @@ class MultiHeadAttention(nn.Module):
         if memory is None:
             k_BSHK, v_BSHV = project("key", inputs_k), project("value", inputs_v)
             score = score_of(q_BQHK, k_BSHK, mask)
-            memory = Memory.of(score, score.prepare_keys(k_BSHK, k_at_BS), v_BSHV)
-        queries = memory.score.prepare_queries(q_BQHK, q_at_BQ)
+            keys = score.prepare_keys(k_BSHK, k_at_BS)
+        else:
+            score, keys, v_BSHV = memory.score, memory.keys, memory.v_BSHV
+        queries = score.prepare_queries(q_BQHK, q_at_BQ)
         out_BQHV, log_normaliser_BHQ = attend_lib.attend_prepared(
             queries,
-            memory.keys,
-            memory.v_BSHV,
-            score=memory.score,
+            keys,
+            v_BSHV,
+            score=score,
             mask=mask,
             bias=bias,
             dropout=self._dropout(inputs_q.shape[0], deterministic, noise),
             route=self.route,
         )
-        self._trace(queries=queries, memory=memory, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ)
+        self._trace(
+            score=score, queries=queries, keys=keys, v_BSHV=v_BSHV, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ
+        )
         return projection(
             self.out_features or inputs_q.shape[-1],
             axis=(-2, -1),
@@ -211,6 +216,5 @@ def trace_weights(trace: dict, **which) -> jax.Array:
     Args:
       which: `heads` and `rows`, as in `ops.attend.weights`.
     """
-    memory, normaliser = trace["memory"], trace["log_normaliser_BHQ"]
-    given = dict(score=memory.score, mask=trace["mask"], bias=trace["bias"])
-    return attend_lib.weights(trace["queries"], memory.keys, normaliser, **given, **which)
+    given = {name: trace[name] for name in ("score", "mask", "bias")}
+    return attend_lib.weights(trace["queries"], trace["keys"], trace["log_normaliser_BHQ"], **given, **which)

@@ -31,8 +31,9 @@ def attend(
 ) -> jax.Array | tuple[jax.Array, str]:
     """Multi-head attention of queries over keys and values.
 
-    A query whose keys are all masked gets zeros, and zero gradient. Differentiated in reverse, and forward over
-    reverse, by every route; forward-mode alone (`jax.jvp`) takes route="dense".
+    A query whose keys are all masked gets zeros, and zero gradient. Every route is differentiated in reverse;
+    "blockwise" also forward over reverse, and over again in reverse at the price of memory that is not proportional to length;
+    "dense" in every way (`jax.jvp` alone takes it).
 
     Args:
       q_BQHK: queries (B, Q, H, K).

@@ -31,10 +31,14 @@ def choose(batch_and_heads: int, q_length: int, k_length: int, backend: str) -> 
 
 
 def visited(mask: Mask, blocks: Blocks, q_length: int, k_length: int) -> np.ndarray:
-    """Which blocks of keys (columns) a block of queries (row) visits: all that the mask does not hide whatever its arrays hold."""
-    ends = lambda whole, size: [(start, start + size) for start in range(0, whole, size)]
-    of_queries, of_keys = ends(q_length, blocks.queries), ends(k_length, blocks.keys)
-    return np.array([[mask.may_see(*q, *k) for k in of_keys] for q in of_queries])
+    """Which blocks of keys (columns) a block of queries (row) visits: all that the mask does not hide whatever its arrays hold.
+
+    The last block of queries is asked about from where it starts, see `place`: what it has of the one before is written again.
+    """
+    of_queries = [min(start, q_length - blocks.queries) for start in range(0, q_length, blocks.queries)]
+    of_keys = range(0, k_length, blocks.keys)
+    sees = lambda q_at, k_at: mask.may_see(q_at, q_at + blocks.queries, k_at, k_at + blocks.keys)
+    return np.array([[sees(q_at, k_at) for k_at in of_keys] for q_at in of_queries])
 
 
 def each(visit, carry, seen_N, *, skip: bool):

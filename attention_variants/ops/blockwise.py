@@ -76,7 +76,7 @@ def _value(blocks, queries, keys, v_BSHV, score, bias, context):
 
         total = jnp.zeros((batch, heads, blocks.queries), dtype)
         out = jnp.zeros((batch, blocks.queries, heads, v_size), dtype)
-        start, _ = alike((total - jnp.inf, total, out), v_BSHV)
+        start, _ = alike((jnp.full_like(total, -jnp.inf), total, out), v_BSHV)
         top, total, out = blocks_lib.each(visit, start, seen, skip=not visited.all())
         empty = total == 0
         total = jnp.where(empty, 1.0, total)

@@ -23,6 +23,8 @@ def normalise(logits_BHQS: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Softmax over the keys, with zeros where every logit is −inf: (weights_BHQS, log_normaliser_BHQ).
 
     dL_i = Σ_j w_ij dlogit_ij,   dw_ij = w_ij (dlogit_ij − dL_i)
+
+    These are given because those of the division cost a CPU more than the exponential does, and keep one more array.
     """
     top = logits_BHQS.max(-1, keepdims=True)
     top = jnp.where(jnp.isfinite(top), top, 0.0)

@@ -48,8 +48,7 @@ def projected_cross_entropy(x_BTD, table_VD, labels_BT, weights_BT, smoothing=0.
     batch, length, _ = x_BTD.shape
     positions = -(-length // -(-batch * length // chunk))  # pieces of one size, so that little is filled up
     weights_BT, smoothing = jax.lax.stop_gradient((weights_BT.astype(float32(x_BTD).dtype), smoothing))
-    total = weights_BT.sum()
-    return _projected(positions, *alike(x_BTD, table_VD, labels_BT, weights_BT, smoothing)), total
+    return _projected(positions, *alike(x_BTD, table_VD, labels_BT, weights_BT, smoothing)), weights_BT.sum()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -16,7 +16,7 @@ from attention_variants.data.packing import PackedBatches
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
-from attention_variants.models.decoding import beam, greedy, in_turn, sample
+from attention_variants.models.decoding import beam, greedy, sample, search_all
 from attention_variants.models.heads import Noise, trace_weights
 from attention_variants.models.transformer import Packed
 from attention_variants.ops.losses import projected_cross_entropy
@@ -27,8 +27,8 @@ class Config:
     """How text becomes batches.
 
     `batch_tokens`: rows of a batch (never under 8) times the longer of its two lengths, at the most; `decode_tokens`: the same for
-    batches that are only scored or translated (a row of each beam times the source's length; it may write twice that and ten),
-    lower where memory is short. `subwords`: size of the joint vocabulary, 0 is characters. `max_length`: training pairs with more
+    batches that are only scored or translated (a row of each beam times the source's length; it may write twice that and ten; on one
+    CPU device, two are translated at a time), lower where memory is short. `subwords`: size of the joint vocabulary, 0 is characters. `max_length`: training pairs with more
     tokens on a side are left out, and counted. `packed`: a row of a training batch holds several pairs, and every batch has one
     shape; otherwise a row is a pair, and pairs of like lengths are batched. `max_padding`: rows are made longer, or shapes more,
     until less than this share of all tokens is padding. `beams`: of the search for translations, 1 is greedy; `length_penalty`:
@@ -269,7 +269,7 @@ class Task:
         rows: list = [None] * len(source)
         search = lambda batch: self._search(params, batch, place, _output_limit(batch["source"].shape[1]))
         batches = list(plan)
-        for batch, out_BT in zip(batches, map(np.asarray, in_turn(search, batches)), strict=True):
+        for batch, out_BT in zip(batches, map(np.asarray, search_all(search, batches)), strict=True):
             for at in np.flatnonzero((batch["source"] != PAD).any(1)):
                 row = batch["id"][at]
                 rows[row] = out_BT[at][: _output_limit(len(source[row]))]

@@ -5,6 +5,8 @@ import math
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from attention_variants.ops.products import SUMMED
+
 # The axis of the first factor over which the products of `ops.products` sum.
 SUMMED = {"inner": 3, "to_queries": 3, "to_keys": 2}
 
@@ -13,7 +15,7 @@ def count(program) -> int:
     """FLOPs of the matrix products of a jaxpr over all devices, a multiplication and an addition each; loops by their lengths.
 
     XLA's own count takes the body of a loop once, however often it runs. A `while`, whose length nobody knows, counts once here
-    too, and of a `cond` the branch that costs most.
+    too, and of a `cond` the branch that costs most: what a causal mask hides counts, by every route.
     """
     total = 0
     for equation in getattr(program, "jaxpr", program).eqns:

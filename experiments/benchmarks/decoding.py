@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention_variants.data.tokens import END, PAD
-from attention_variants.models.decoding import beam, greedy, in_turn
+from attention_variants.models.decoding import beam, greedy, search_all
 from attention_variants.tasks.translation import Task
 from attention_variants.train import settings as settings_lib
 from configs import translation
@@ -31,7 +31,7 @@ def measure(quick: bool) -> list[Table]:
     sentences = sum(int((limit_B > 0).sum()) for _, limit_B in batches)
 
     def ours(search):
-        return lambda: [np.asarray(out) for out in in_turn(lambda batch: search(*batch), batches)]
+        return lambda: [np.asarray(out) for out in search_all(lambda batch: search(*batch), batches)]
 
     def by_beam(source_BS, limit_B, beams=BEAMS):
         given = dict(length=int(limit_B.max()), beams=beams, length_penalty=LENGTH_PENALTY, limit_B=jnp.asarray(limit_B))

@@ -12,7 +12,7 @@ import pytest
 
 from attention_variants import variants
 from attention_variants.data.tokens import BEGIN, END, PAD
-from attention_variants.models.decoding import beam, greedy, in_turn, sample, top_k
+from attention_variants.models.decoding import beam, greedy, sample, search_all, top_k
 from attention_variants.models.transformer import Config, Transformer
 
 B, S, LENGTH, VOCABULARY = 11, 5, 13, 7
@@ -245,23 +245,47 @@ def test_the_greatest_are_found_group_by_group(length, k):
     assert ((places >= 0) & (places < length)).all()
 
 
+def test_what_is_not_finite_has_a_place_in_the_row():
+    """Three finite numbers in the last, partly filled group, five looked for; NaN counts as −∞."""
+    x = np.full((2, 64 * 5 + 3), -np.inf, np.float32)
+    x[1], x[:, -3:] = np.nan, [3.0, 1.0, 2.0]
+    found, places = top_k(jnp.asarray(x), 5)
+    np.testing.assert_array_equal(found, [[3.0, 2.0, 1.0, -np.inf, -np.inf]] * 2)
+    np.testing.assert_array_equal(places[:, :3], [[320, 322, 321]] * 2)
+    assert ((places >= 0) & (places < x.shape[1])).all()
+
+
 @pytest.mark.parametrize(("devices", "at_a_time"), [(1, 2), (4, 1)])
 def test_on_one_device_two_batches_are_searched_at_a_time(monkeypatch, devices, at_a_time):
-    """In their order, whichever is ready first."""
+    """In their order, although the second of two is ready first."""
     monkeypatch.setattr(jax, "device_count", lambda: devices)
-    together, running, most = threading.Barrier(at_a_time), [], []
+    running, most, ready = [], [], [threading.Event() for _ in range(6)]
 
     def search(batch):
         running.append(batch)
-        together.wait(timeout=60)
+        if at_a_time == 2 and batch % 2 == 0:
+            assert ready[batch + 1].wait(timeout=60)
         most.append(len(running))
+        ready[batch].set()
         running.remove(batch)
         return jnp.array(batch)
 
-    assert [int(out) for out in in_turn(search, range(6))] == list(range(6))
+    assert [int(out) for out in search_all(search, range(6))] == list(range(6))
     assert max(most) == at_a_time
 
 
-def test_what_goes_wrong_in_a_search_is_raised():
+@pytest.mark.parametrize("search", [greedy, functools.partial(beam, beams=2)], ids=["greedy", "beam"])
+def test_two_searches_at_a_time_are_one_after_the_other(monkeypatch, search):
+    """The compiled programs of two shapes."""
+    c = case()
+    one = lambda rows: search(c.model, c.params, c.source[:rows], length=LENGTH)
+    alone = [one(rows) for rows in (5, 11, 5, 11)]
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    jax.tree.map(np.testing.assert_array_equal, search_all(one, [5, 11, 5, 11]), alone)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_what_goes_wrong_in_a_search_is_raised(monkeypatch, devices):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
     with pytest.raises(ZeroDivisionError):
-        list(in_turn(lambda batch: jnp.array(1 // batch), [1, 0, 1]))
+        search_all(lambda batch: jnp.array(1 // batch), [1, 0, 1])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from attention_variants.ops import products
 
@@ -67,9 +68,52 @@ def test_values_and_gradients_have_the_types_and_numbers_of_einsums(name, width,
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_cpu_copies_another_factor_to_the_same_effect(width):
-    """What other platforms compute is the plain expression."""
+    """Other platforms are left alone."""
     given = inputs("to_keys", width)
-    close(products._to_keys_on_cpu(*given), products._to_keys_as_dot(*given))
+    traced = jax.jit(products.to_keys).trace(*given)
+    there, here = (traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cuda", "cpu"))
+    assert "optimization_barrier" not in there
+    assert ("optimization_barrier" in here) == (width > S)
+    close(products.to_keys(*given), products._to_keys_as_dot(*given))
+
+
+@of_every
+def test_a_precision_asked_for_around_them_reaches_their_products_and_gradients(name, width):
+    def gradients(*given):
+        with jax.default_matmul_precision("highest"):
+            return jax.grad(lambda *given: jnp.sin(getattr(products, name)(*given)).sum(), argnums=(0, 1))(*given)
+
+    lowered = jax.jit(gradients).lower(*inputs(name, width)).as_text()
+    dots = [line for line in lowered.splitlines() if "dot_general" in line]
+    assert len(dots) == 3
+    assert all("HIGHEST" in line for line in dots)
+
+
+@of_every
+def test_in_float64_they_are_einsums_to_1e_12(name, width):
+    with jax.enable_x64(True):
+        given = inputs(name, width, jnp.float64)
+        ours, theirs = getattr(products, name), functools.partial(jnp.einsum, FORMULAS[name])
+        found, wanted = (jax.vjp(f, *given) for f in (ours, theirs))
+        close((found[0], *found[1](wanted[0])), (wanted[0], *wanted[1](wanted[0])), 1e-12)
+
+
+@of_every
+def test_over_a_mesh_lanes_and_rows_stay_where_they_are(name, width):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec(None, "data"))
+    lanes = [jnp.stack([x, 2 * x, -x]) for x in inputs(name, width)]
+    run = jax.jit(jax.vmap(getattr(products, name)), in_shardings=(rows, rows), out_shardings=rows).lower(*lanes).compile()
+    assert "all-gather" not in run.as_text()
+    close(run(*jax.device_put(lanes, rows)), jax.vmap(both(name)[1])(*lanes))
+
+
+@of_every
+def test_without_features_there_is_nothing_to_compute(name, width):
+    del width
+    first, second = (x[..., :0] if x.shape[-1] == 7 else x for x in inputs(name, 7))
+    stack = lambda x: jnp.stack([x, x])
+    close(*(jax.vmap(f)(stack(first), stack(second)) for f in both(name)))
 
 
 @of_every

@@ -42,6 +42,14 @@ def test_blockwise_is_dense_for_every_block(monkeypatch, mask, blocks):
     assert_close(with_everything(mask, "blockwise", blocks), with_everything(mask, "dense"))
 
 
+@pytest.mark.parametrize("blocks", [(4, 4), (5, 4), (4, 7), (20, 3)], ids=str)
+@pytest.mark.parametrize("mask", [Mask(window=1), Mask(causal=True, window=1), Mask(window=2)], ids=["itself", "causal", "next"])
+def test_blockwise_is_dense_where_the_last_block_of_queries_begins_before_its_turn(monkeypatch, mask, blocks):
+    """23 queries: what is written again must have visited again what narrow windows show it."""
+    in_blocks(monkeypatch, *blocks)
+    assert_close(*(outcome(route, SCORES["curved"], *arrays(), mask=mask) for route in ("blockwise", "dense")))
+
+
 @pytest.mark.parametrize("bias", BIASES.values(), ids=BIASES)
 @pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
 def test_blockwise_is_dense_for_every_score_and_bias(monkeypatch, score, bias):
@@ -143,6 +151,19 @@ def test_vmap_over_lanes_is_each_lane_alone(monkeypatch):
     for lane in range(3):
         take = functools.partial(jax.tree.map, operator.itemgetter(lane))
         assert_close(take(lanes), grads("dense", *take((q, k, v, scores, rates))))
+
+
+def test_vmap_over_lanes_of_the_fused_route_is_each_lane_alone():
+    q, k, v = (jnp.stack([x, 1.5 * x, x - 0.5]) for x in arrays())
+
+    def grads(route, *qkv):
+        loss = lambda *qkv: jnp.sin(attend(*qkv, score=DotProduct(), mask=MASKS["causal"], route=route)).sum()
+        return jax.grad(loss, argnums=(0, 1, 2))(*qkv)
+
+    lanes = jax.jit(jax.vmap(functools.partial(grads, "fused")))(q, k, v)
+    for lane in range(3):
+        take = functools.partial(jax.tree.map, operator.itemgetter(lane))
+        assert_close(take(lanes), grads("dense", *take((q, k, v))))
 
 
 @pytest.mark.parametrize("outer", ["forward over reverse", "reverse over reverse"])
