@@ -162,7 +162,9 @@ def top_k(x_BM: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     On a CPU, where XLA sorts all that it is given (openxla/xla issue 25487), they are found by maxima; among equals places may be
     others there, and NaN counts as −∞.
     """
-    return lax.platform_dependent(x_BM, cpu=functools.partial(_top_k_by_maxima, k=k), default=functools.partial(lax.top_k, k=k))
+    return lax.platform_dependent(
+        x_BM, cpu=functools.partial(_top_k_by_maxima, k=k), default=lambda x_BM: tuple(lax.top_k(x_BM, k))
+    )
 
 
 def _top_k_by_maxima(x_BM, k: int, group: int = 64):

@@ -73,7 +73,7 @@ def _to_keys_on_cpu(w_BHQS, x_BQHV, *, precision=None):
 
 
 def _primitive(name: str, product, d_first, d_second, on_cpu=None) -> Primitive:
-    """A bilinear one: `product` in operations of JAX, and its gradients d_first(d, second) and d_second(d, first) as `_bind` is given.
+    """A bilinear one: `product` in operations of JAX; `_bind` makes its gradients of d_first(d, second) and d_second(d, first).
 
     A batching axis is merged into B, the first of every array, as its minor part: a B over devices stays where it is.
     """

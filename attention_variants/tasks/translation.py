@@ -27,13 +27,13 @@ class Config:
     """How text becomes batches.
 
     `batch_tokens`: rows of a batch (never under 8) times the longer of its two lengths, at the most; `decode_tokens`: the same for
-    batches that are only scored or translated (a row of each beam times the source's length; it may write twice that and ten; on one
-    CPU device, two are translated at a time), lower where memory is short. `subwords`: size of the joint vocabulary, 0 is characters. `max_length`: training pairs with more
-    tokens on a side are left out, and counted. `packed`: a row of a training batch holds several pairs, and every batch has one
-    shape; otherwise a row is a pair, and pairs of like lengths are batched. `max_padding`: rows are made longer, or shapes more,
-    until less than this share of all tokens is padding. `beams`: of the search for translations, 1 is greedy; `length_penalty`:
-    its α, which favours longer ones. `temperature`: where it is above 0, translations are drawn, by `run.seed`, from the most
-    probable tokens that hold `top_p` together.
+    batches that are only scored or translated (a row of each beam times the source's length; it may write twice that and ten, and
+    a CPU translates two at a time), lower where memory is short. `subwords`: size of the joint vocabulary, 0 is characters.
+    `max_length`: training pairs with more tokens on a side are left out, and counted. `packed`: a row of a training batch holds
+    several pairs, and every batch has one shape; otherwise a row is a pair, and pairs of like lengths are batched. `max_padding`:
+    rows are made longer, or shapes more, until less than this share of all tokens is padding. `beams`: of the search for
+    translations, 1 is greedy; `length_penalty`: its α, which favours longer ones. `temperature`: where it is above 0, translations
+    are drawn, by `run.seed`, from the most probable tokens that hold `top_p` together.
     """
 
     batch_tokens: int = 4096

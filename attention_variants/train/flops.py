@@ -7,9 +7,6 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from attention_variants.ops.products import SUMMED
 
-# The axis of the first factor over which the products of `ops.products` sum.
-SUMMED = {"inner": 3, "to_queries": 3, "to_keys": 2}
-
 
 def count(program) -> int:
     """FLOPs of the matrix products of a jaxpr over all devices, a multiplication and an addition each; loops by their lengths.

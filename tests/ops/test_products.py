@@ -40,7 +40,7 @@ def close(found, wanted, tolerance=1e-5):
     def one(a, b):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         a, b = np.float64(a), np.float64(b)
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max(initial=1))
 
     jax.tree.map(one, found, wanted)
 
