@@ -19,8 +19,9 @@ def count(program) -> int:
         name, given = equation.primitive.name, equation.params
         if name in ("dot_general", *SUMMED):
             contracted = (SUMMED[name],) if name in SUMMED else given["dimension_numbers"][0][0]
-            summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += 2 * summed * math.prod(equation.outvars[0].aval.shape)
+            if contracted:  # otherwise it multiplies number by number
+                summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+                total += 2 * summed * math.prod(equation.outvars[0].aval.shape)
         inside = [count(x) for x in jax.tree.leaves(given, is_leaf=_is_program) if _is_program(x)]
         times = {"scan": given.get("length"), "shard_map": getattr(given.get("mesh"), "size", None)}.get(name) or 1
         total += times * (max(inside, default=0) if name == "cond" else sum(inside))
