@@ -12,8 +12,9 @@ from attention_variants.ops.scores import Prepared, Score, length
 ROUTES = {"dense": dense.route, "blockwise": blockwise.route, "fused": fused.route}
 
 # Logits (B, H, Q, S) from which on "blockwise" takes over from "dense", by backend. On a CPU, measured (docs/speed.md, crossover):
-# one sequence with 4 heads takes as long by either at 2**24 and less by blockwise at 2**26; 32 sequences with 8 heads take 1.2
-# and 1.8 times as long, or as long where a causal mask hides half, in a half and an eighth of the memory. Elsewhere not measured.
+# at 2**24, blockwise takes as long as dense for one sequence with 4 heads, and 1.3 times as long for 32 with 8; at 2**26 it takes
+# 0.9 and 1.8 times as long, in a tenth of the memory, which decides. With a causal mask 0.7 to 1.2, and 0.6 to 1.0. Elsewhere not
+# measured.
 CROSSOVER = {"cpu": 2**25, "gpu": 2**26, "tpu": 2**26}
 
 
