@@ -5,6 +5,9 @@
 A score is a pytree whose leaves are what is learned. What `prepare_queries` and `prepare_keys` return is any pytree of
 arrays whose second axis is the query or key axis: it is computed once per query or key, and the prepared keys are what a
 decoding cache stores. All of these are numbers with a fraction (float32, bfloat16, …), so that every route can differentiate them.
+
+A product a_i b_j of one number per query and one per key is best written `inner(a[..., None], b[..., None])`: its gradients are
+products, where those of a broadcast multiplication are sums for which XLA takes seven times as long on a CPU.
 """
 
 import dataclasses
