@@ -235,13 +235,15 @@ def test_near_zero_temperature_samples_are_greedy():
 
 @pytest.mark.parametrize(("length", "k"), [(997, 3), (64 * 5, 5), (64 * 5 + 1, 5), (7, 7)])
 def test_the_greatest_are_found_group_by_group(length, k):
-    """As by sorting everything: numbers all different, all the greatest in one group, rows of nothing but −∞."""
+    """As by sorting everything: numbers all different, all the greatest in one group, nothing but −∞, nothing but zeros."""
     random = np.random.default_rng(0)
     x = np.stack([random.permutation(length).astype(np.float32), -np.arange(length, dtype=np.float32), np.full(length, -np.inf)])
+    x = np.concatenate([x, np.zeros((1, length), np.float32)])
     found, places = top_k(jnp.asarray(x), k)
     wanted, wanted_places = jax.lax.top_k(x, k)
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(places[:2], wanted_places[:2])
+    assert len(set(np.asarray(places[3]).tolist())) == k
     assert ((places >= 0) & (places < length)).all()
 
 
