@@ -20,7 +20,7 @@ class Memory(NamedTuple):
     """What attention reads from: the score, keys prepared by it, and values. A pytree, so it can be a cache.
 
     It lies as matrix products read it, so that a cache that is read at every step is never transposed: prepared keys with their
-    second axis, that of the keys, last; values heads first.
+    second axis, that of the keys, last; values heads first. The barrier keeps XLA from transposing in the loop all the same.
     """
 
     score: Score
@@ -30,7 +30,8 @@ class Memory(NamedTuple):
     @classmethod
     def of(cls, score: Score, keys: Prepared, v_BSHV: jax.Array) -> "Memory":
         """From prepared keys (B, S, …) and values (B, S, H, V)."""
-        return cls(score, jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), keys), v_BSHV.swapaxes(1, 2))
+        keys_last = jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), keys)
+        return cls(score, *jax.lax.optimization_barrier((keys_last, v_BSHV.swapaxes(1, 2))))
 
     @property
     def keys(self) -> Prepared:
@@ -39,6 +40,7 @@ class Memory(NamedTuple):
 
     @property
     def v_BSHV(self) -> jax.Array:
+        """As they are projected."""
         return self.v_BHSV.swapaxes(1, 2)
 
     def write(self, new: "Memory", at) -> "Memory":
