@@ -19,13 +19,13 @@ import re
 from typing import NamedTuple
 
 import jax
-from absl import app, flags
+from absl import flags
 
-from attention_variants.errors import InputError, unknown
+from attention_variants.errors import unknown
 from attention_variants.train import devices
-from attention_variants.train.cli import fail
 from attention_variants.train.settings import Parallel
 from experiments import benchmarks
+from experiments.program import start
 from experiments.timing import Table, Timing
 
 FLAGS = flags.FLAGS
@@ -134,9 +134,7 @@ def page() -> str:
     return "\n".join([head, *(in_markdown(name, answers) for name in names() if (answers := saved(name)))])
 
 
-def main(arguments: list[str]) -> None:
-    if len(arguments) > 1:
-        raise InputError(f"unexpected argument {arguments[1]!r}; benchmarks are named with --benchmark=NAME")
+def main() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # contenders in other processes need memory too
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
     devices.connect(Parallel(cache=""))
@@ -150,15 +148,5 @@ def main(arguments: list[str]) -> None:
             PAGE.write_text(page())
 
 
-def parse(arguments: list[str]) -> list[str]:
-    try:
-        return FLAGS(arguments)
-    except flags.Error as error:
-        raise InputError(" ".join(str(error).split())) from None
-
-
 if __name__ == "__main__":
-    try:
-        app.run(main, flags_parser=parse)
-    except InputError as error:
-        fail(str(error))
+    start(main)

@@ -38,7 +38,16 @@ CASES = {
     "argument that is no flag": ([CONFIG, "train", "--workdir={new}"], "unexpected argument 'train'"),
     "config file that is not there": (
         ["--config=configs/transaltion.py", "--workdir={new}"],
-        "cannot load the config file 'configs/transaltion.py'",
+        "cannot load the config file 'configs/transaltion.py'; expected configs/translation.py",
+    ),
+    "config file that is not there, with pieces": (
+        ["--config=configs/transaltion.py:tiny", "--workdir={new}"],
+        "cannot load the config file 'configs/transaltion.py'; expected configs/translation.py",
+    ),
+    "config of a run that has its own": ([CONFIG, "--mode=evaluate", "--workdir={new}"], "expected --change=section.key=value"),
+    "override without a config": (
+        ["--mode=evaluate", "--config.task.beams=4", "--workdir={new}"],
+        "--config.task.beams has no --config=FILE.py before it; expected that, or --change=task.beams=… for evaluate and predict",
     ),
     "unknown piece": (
         ["--config=configs/translation.py:tny", "--workdir={new}"],

@@ -80,6 +80,12 @@ class Epochs:
         other._length = length
         return other
 
+    def seeded(self, seed: int):
+        """The same plan, shuffled by another seed."""
+        other = copy.copy(self)
+        other._seed, other._planned = seed, (None, [])
+        return other
+
     def __len__(self) -> int:
         return self._length
 

@@ -16,10 +16,11 @@ A task file holds
     init(key) -> (params, model_state)
     loss(params, model_state, batch, key, hypers) -> (sum, weight, metrics, model_state)
                                              metrics are (sum, weight) pairs by name; key None is deterministic
-    evaluate(params, model_state, split, place) -> dict of numbers
+    seeded(seed) -> Task                     the same with another seed, for runs that share data and program
+    evaluate(params, model_state, split, place) -> (dict of numbers, list of dicts of strings)
+                                             the answers, with what was asked (`source`) and expected (`reference`)
     predict(params, model_state, lines, place) -> (answers, remarks)
                                              one answer per line; sentences on what was unusual
-    samples(params, model_state, place) -> list of dicts of strings
     figures(params, model_state, place, folder) -> paths, the one to look at first
     width                                    D, for the Transformer paper's learning-rate schedule
 """

@@ -1,5 +1,6 @@
 """Translation of sentence pairs by an encoder-decoder: dates, Multi30k, or your own parallel text."""
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -116,6 +117,12 @@ class Task:
         """The task of a workdir, with the vocabulary saved there."""
         return cls(settings, Subwords.load(workdir / "vocabulary.json"))
 
+    def seeded(self, seed: int) -> "Task":
+        """The same task of a run with another seed; data and models are shared."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
+
     def save(self, workdir: pathlib.Path) -> None:
         self.vocabulary.save(workdir / "vocabulary.json")
 
@@ -164,17 +171,17 @@ class Task:
         variables = jax.eval_shape(lambda: self.model.init(keys, token, token, noise, packed))
         jax.eval_shape(lambda params: greedy(self.model, params, token, length=2), variables["params"])
 
-    def evaluate(self, params, model_state, split, place) -> dict:
-        """Per-token loss and perplexity, and BLEU (cased, 13a) and exact match of the translations, on a whole split."""
+    def evaluate(self, params, model_state, split, place) -> tuple[dict, list[dict[str, str]]]:
+        """Per-token loss and perplexity, and BLEU (cased, 13a) and exact match of the translations, on a whole split; and those."""
         del model_state
-        reference = self._read_split(split).target
+        source, reference, _ = self._read_split(split)
         total = weight = 0.0
         for batch in Batches(self._tokens(split), **self._in_order(place)):
             sums = self._log_likelihood(params, place(batch))
             total, weight = total + float(sums[0]), weight + float(sums[1])
         translations, unfinished = self._translate(params, self._tokens(split).source, place)
         bleu, signature = _bleu(translations, reference)
-        return {
+        numbers = {
             "loss": total / weight,
             "perplexity": float(np.exp(min(total / weight, 700.0))),
             "bleu": bleu,
@@ -182,6 +189,8 @@ class Task:
             "exact_match": float(np.mean([a == b for a, b in zip(translations, reference, strict=True)])),
             "unfinished": unfinished,
         }
+        columns = zip(source, reference, translations, strict=True)
+        return numbers, [dict(source=s, reference=r, answer=t) for s, r, t in columns]
 
     def predict(self, params, model_state, lines, place) -> tuple[list[str], list[str]]:
         """One translation per line, and sentences on what was unusual: lines longer than in training, translations cut short."""
@@ -194,13 +203,6 @@ class Task:
         if unfinished:
             remarks.append(f"{unfinished} of {len(lines)} translations had not ended at the output limit")
         return translations, remarks
-
-    def samples(self, params, model_state, place, count: int = 3) -> list[dict[str, str]]:
-        """The first validation sentences: source, reference and translation."""
-        pairs = self._read_split("validation")
-        translations, _ = self.predict(params, model_state, pairs.source[:count], place)
-        columns = zip(pairs.source, pairs.target, translations, strict=False)
-        return [dict(source=s, reference=r, translation=t) for s, r, t in columns]
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""

@@ -98,6 +98,12 @@ class Checkpoints:
         """The steps there are checkpoints of, ascending."""
         return sorted(self._manager.all_steps())
 
+    def forget_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps, which the run will write again."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
     def best_step(self) -> int | None:
         return self._manager.best_step()
 

@@ -1,9 +1,11 @@
 """The program around the library: flags to calls, mistakes to one sentence and exit status 2."""
 
+import difflib
 import gc
 import json
 import logging
 import os
+import pathlib
 import re
 import sys
 import threading
@@ -44,7 +46,7 @@ def fail(sentence: str):
 def main(argv: list[str]) -> None:
     """One of train, evaluate and predict, as the flags say."""
     del argv
-    gc.freeze()  # what is imported stays: tracing a step would have the garbage collector look at all of it again and again
+    prepare()
     try:
         _main(flags.FLAGS)
     except InputError as error:
@@ -55,16 +57,23 @@ def main(argv: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def prepare() -> None:
+    """What a process that trains wants, whoever starts it: libraries that are quiet, and a garbage collector that rests."""
+    gc.freeze()  # what is imported stays: tracing a step would have the garbage collector look at all of it again and again
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
+    absl.logging.set_verbosity(absl.logging.FATAL)  # orbax tells its life story there, and prints what it also raises
+    _silence_closed_loops()
+
+
 def _main(given) -> None:
     if not given.workdir:
         raise InputError("--workdir is missing; expected the folder of the run, --workdir=runs/NAME")
     if given.mode == "train" and given.config is None:
         raise InputError("--config is missing; expected a config file, --config=configs/translation.py")
+    if given.mode != "train" and given.config is not None:
+        raise InputError(f"--config is for training, and {given.workdir} has its own; expected --change=section.key=value")
     if given.mode == "train" and given.change:
         raise InputError(f"--change is for evaluate and predict; expected --config.{given.change[0]} for a new run")
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which back ends are not there is no news
-    absl.logging.set_verbosity(absl.logging.FATAL)  # orbax tells its life story there, and prints what it also raises
-    _silence_closed_loops()
     if given.multihost:
         jax.distributed.initialize()
     if given.mode == "train":
@@ -119,11 +128,19 @@ def _sentence(error: Exception, argv: list[str]) -> str:
         return re.sub(r"^[\w.]+(Error|Exception): ", "", text.splitlines()[-1])
     if isinstance(error, OSError) and "config file" in text:
         name = flags.FLAGS["config"].config_filename
-        file, _, pieces = name.partition(".py")
-        near = f"{file}.py:{pieces[1:]}, with a colon before the pieces" if pieces else "a file such as configs/translation.py"
-        return f"cannot load the config file {name!r}; expected {near}"
+        file, dot, pieces = name.partition(".py")
+        if os.path.exists(file + dot) and pieces:
+            return f"cannot load the config file {name!r}; expected {file}.py:{pieces[1:]}, with a colon before the pieces"
+        found = [str(path) for path in sorted(pathlib.Path("configs").rglob("*.py")) if path.stem not in ("__init__", "common")]
+        near = difflib.get_close_matches(file + dot, found, n=1, cutoff=0.5) or ["a file such as configs/translation.py"]
+        return f"cannot load the config file {file + dot!r}; expected {near[0]}"
     if "has no attribute 'get_config'" in text:
         return "the file of --config defines no get_config; expected a file such as configs/translation.py"
+    if isinstance(error, flags.UnrecognizedFlagError) and error.flagname.startswith("config."):
+        setting = error.flagname.removeprefix("config.")
+        return (
+            f"--{error.flagname} has no --config=FILE.py before it; expected that, or --change={setting}=… for evaluate and predict"
+        )
     if isinstance(error, flags.UnrecognizedFlagError):
         ours = {"config", *(flag.name for flag in flags.FLAGS.get_key_flags_for_module(argv[0]))}
         return str(unknown("flag", error.flagname.partition(".")[0], ours))

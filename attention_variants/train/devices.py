@@ -1,12 +1,14 @@
 """Where arrays live and how the step is compiled: `jit` over a mesh of devices, or `pmap`; both equal one device.
 
 A batch's rows are divided over the devices, everything else is replicated. Gradients and losses are sums and weights, so the
-result does not depend on how many devices there are.
+result does not depend on how many devices there are. Lanes, runs that train beside each other in one program, are stacked along a
+first axis, which is divided over the devices instead.
 """
 
 import contextlib
 import ctypes
 import functools
+import operator
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,7 +21,7 @@ from attention_variants.errors import InputError
 from attention_variants.train import flops
 from attention_variants.train.settings import Parallel
 
-AXIS = "data"
+AXIS, LANE = "data", "lane"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of mallopt(3)
 
 
@@ -33,13 +35,22 @@ class Place(NamedTuple):
         return self.put(batch)
 
 
+class Program(NamedTuple):
+    """A compiled step: `run(state, batches, hypers)`; FLOPs of a call over all devices (`train.flops`); bytes it needs on one."""
+
+    run: Callable
+    flops: float
+    memory: float
+
+
 class Backend(NamedTuple):
-    """How a run uses its devices.
+    """How one run, or several lanes, use the devices.
 
     Attributes:
       place: puts a training batch; place_whole: puts a batch that is evaluated or decoded.
-      everywhere: how a state lies on the devices; local: a state as `place_whole`'s computations take it.
-      compile: `compile(step, *arguments)` gives (callable, FLOPs of a call over all devices, see `train.flops`).
+      everywhere: how the state of a run lies on the devices; local: a state as `place_whole`'s computations take it.
+      compile: `compile(step, state, batches, hypers)` gives the Program of a step of one run, for all lanes.
+      join: what each lane has (a state, a batch, hypers), as `compile`'s program takes it; apart: what each lane gets of that.
     """
 
     place: Place
@@ -47,21 +58,23 @@ class Backend(NamedTuple):
     everywhere: NamedSharding
     local: Callable
     compile: Callable
+    join: Callable = lambda trees: trees[0]
+    apart: Callable = lambda tree: [tree]
 
     def replicate(self, state):
-        """Puts a state on the devices."""
+        """Puts the state of a run on the devices."""
         return jax.device_put(state, self.everywhere)
 
     def trace(self, make: Callable, *arguments) -> jax.stages.Traced:
-        """`make(*arguments)`, which makes a state on the devices, ready to be compiled; its shapes are `out_info`."""
+        """`make(*arguments)`, which makes the state of a run on the devices, ready to be compiled; its shapes are `out_info`."""
         return jax.jit(make, out_shardings=self.everywhere).trace(*arguments)
 
 
-def connect(settings: Parallel) -> Backend:
+def connect(settings: Parallel, lanes: int = 1) -> Backend:
     """The backend of the settings; also has compiled programs and freed memory kept, for the whole process.
 
     Raises:
-      InputError: more devices than there are, or pmap over several hosts.
+      InputError: more devices than there are, or pmap over several hosts, or lanes with either.
     """
     if settings.keep_memory:
         _keep_freed_memory()
@@ -73,8 +86,14 @@ def connect(settings: Parallel) -> Backend:
         raise InputError(f"parallel.devices is {settings.devices}; found {available} {jax.default_backend()} device(s)")
     if settings.backend == "pmap" and jax.process_count() > 1:
         raise InputError("parallel.backend is pmap, which runs on one host; expected jit for a run over several")
+    if lanes > 1 and (settings.backend == "pmap" or jax.process_count() > 1):
+        raise InputError(
+            f"{lanes} lanes with parallel.backend={settings.backend} on {jax.process_count()} host(s); expected jit on one"
+        )
     whole = jax.process_count() > 1 or not settings.devices
     devices = jax.devices() if whole else jax.local_devices()[: settings.devices]
+    if lanes > 1:
+        return _lanes(devices, lanes)
     return (_pmap if settings.backend == "pmap" else _jit)(devices)
 
 
@@ -104,8 +123,7 @@ def _jit(devices) -> Backend:
 
     def compiled(step, *arguments):
         shardings = dict(in_shardings=(everywhere, rows, everywhere), out_shardings=everywhere)
-        traced = jax.jit(step, donate_argnums=0, **shardings).trace(*arguments)
-        return traced.lower().compile(), flops.count(traced.jaxpr)
+        return _program(jax.jit(step, donate_argnums=0, **shardings).trace(*arguments))
 
     place = Place(put, len(devices))
     if jax.process_count() > 1:
@@ -120,9 +138,49 @@ def _pmap(devices) -> Backend:
     def compiled(step, *arguments):
         step = functools.partial(step, axis=AXIS)
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=0)
-        return mapped.lower(*arguments).compile(), flops.count(jax.make_jaxpr(mapped)(*arguments))
+        run = mapped.lower(*arguments).compile()
+        return Program(run, flops.count(jax.make_jaxpr(mapped)(*arguments)), _memory(run))
 
     return Backend(Place(put, len(devices)), _one_device(), _shardings(devices)[1], _first_copy, compiled)
+
+
+def _lanes(devices, lanes: int) -> Backend:
+    """Lanes are padded with copies of the last one to a number that the devices divide."""
+    mesh = jax.make_mesh((min(len(devices), lanes),), (LANE,), axis_types=(AxisType.Auto,), devices=devices[:lanes])
+    beside, padding = PartitionSpec(LANE), -lanes % mesh.size
+    stacked = NamedSharding(mesh, beside)
+
+    def join(trees):
+        if isinstance(jax.tree.leaves(trees)[0], jax.ShapeDtypeStruct):
+            many = lambda x: jax.ShapeDtypeStruct((lanes + padding, *x.shape), x.dtype, sharding=stacked)
+            return jax.tree.map(many, trees[0])
+        stack = lambda *of: np.stack([*of, *of[-1:] * padding])
+        return jax.device_put(jax.tree.map(stack, *jax.device_get(trees)), stacked)
+
+    def apart(tree):
+        tree = jax.device_get(tree)
+        return [jax.tree.map(operator.itemgetter(i), tree) for i in range(lanes)]
+
+    def compiled(step, *arguments):
+        many = jax.shard_map(jax.vmap(step), mesh=mesh, in_specs=beside, out_specs=beside)
+        return _program(jax.jit(many, donate_argnums=0).trace(*arguments))
+
+    one = _one_device()
+    everywhere = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return Backend(Place(lambda batch: batch, 1), one, everywhere, one.put, compiled, join, apart)
+
+
+def _program(traced: jax.stages.Traced) -> Program:
+    run = traced.lower().compile()
+    return Program(run, flops.count(traced.jaxpr), _memory(run))
+
+
+def _memory(run: jax.stages.Compiled) -> float:
+    """What the compiler says that a program needs: what it is given, what it makes in between and what it returns."""
+    if (found := run.memory_analysis()) is None:
+        return 0.0
+    needed = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    return float(needed - found.alias_size_in_bytes)
 
 
 def _one_device() -> Place:

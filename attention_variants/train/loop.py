@@ -1,6 +1,8 @@
 """`train(config, workdir)`: from a config to a trained, evaluated, looked-at model; killed at any moment, it goes on where it was.
 
-Resume order: the newest whole checkpoint of the workdir, with the pipeline's position saved in it; else from scratch.
+Runs that differ in hypers and seeds alone may train beside each other in one program, as lanes (`train_together`); each leaves the
+workdir that it would have left alone. Resume order: the newest whole checkpoint of the workdir (that all lanes have), with the
+pipeline's position saved in it; else from scratch.
 """
 
 import collections
@@ -9,25 +11,22 @@ import functools
 import math
 import os
 import pathlib
-import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
 import jax
 
 from attention_variants import tasks
-from attention_variants.data.batches import stream
 from attention_variants.errors import InputError
-from attention_variants.train import checkpoints as checkpoints_lib
-from attention_variants.train import devices, durations, optimizers, records, runs
+from attention_variants.train import devices, optimizers, runs, signals
+from attention_variants.train import lane as lanes_lib
 from attention_variants.train import settings as settings_lib
 from attention_variants.train import step as step_lib
 from attention_variants.train import workdir as workdir_lib
-from attention_variants.train.progress import Clock, Progress, parameter_table
-
-PROFILE_FROM = 10
+from attention_variants.train.progress import Clock, Progress, parameter_table, profiled
+from attention_variants.train.settings import Settings
 
 
 class Result(NamedTuple):
@@ -35,44 +34,6 @@ class Result(NamedTuple):
 
     state: step_lib.State
     results: dict | None
-
-
-class Plan(NamedTuple):
-    """Every duration of a run in steps; 0 is never."""
-
-    total: int
-    per_epoch: int
-    evaluate: int
-    checkpoint: int
-    log: int
-
-    def due(self, every: int, step: int) -> bool:
-        return every > 0 and (step % every == 0 or step == self.total)
-
-    def together(self, step: int, most: int) -> int:
-        """How many steps after `step` go to the devices at once: `most`, or 1 where something is due before they end.
-
-        It depends on nothing else, so a run that is resumed runs the same programs on the same steps as one that is not.
-        """
-        between = range(step + 1, step + most)
-        due = any(self.due(every, s) for every in (self.evaluate, self.checkpoint) for s in between)
-        return 1 if due or step % most or step + most > self.total else most
-
-
-def plan(settings: settings_lib.Settings, per_epoch: int) -> Plan:
-    """The durations of the settings. Raises InputError for one that is not a duration, or a run of no steps."""
-    total = durations.as_steps(settings.run.duration, "run.duration", per_epoch=per_epoch)
-    if total == 0:
-        raise InputError(f"run.duration is {settings.run.duration!r}; expected at least one step")
-    steps = {
-        name: durations.as_steps(text, path, per_epoch=per_epoch, total=total)
-        for name, path, text in (
-            ("evaluate", "run.evaluate", settings.run.evaluate),
-            ("checkpoint", "run.checkpoint", settings.run.checkpoint),
-            ("log", "log.every", settings.log.every),
-        )
-    }
-    return Plan(total, per_epoch, **steps)
 
 
 def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) -> Result:
@@ -89,210 +50,215 @@ def train(config: Mapping, workdir: str | pathlib.Path, *, quiet: bool = False) 
     Raises:
       InputError: a mistake in the config, the data or the workdir; a full disk; a loss that is not finite.
     """
-    with _signals(quiet) as stop:
-        return _train(config, workdir, quiet, stop)
+    (result,) = train_together([config], [workdir], quiet=quiet)
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
-def _train(config: Mapping, workdir: str | pathlib.Path, quiet: bool, stop: threading.Event) -> Result:
-    clock = Clock()
+def train_together(
+    configs: Sequence[Mapping],
+    workdirs: Sequence[str | pathlib.Path],
+    *,
+    commands: Sequence[str] | None = None,
+    quiet: bool = False,
+) -> list[Result | InputError]:
+    """Trains runs that differ in hypers and seeds alone, as lanes of one compiled program; see `train`.
+
+    Each workdir ends up as if its run had trained alone, and either way may be resumed by the other. A run whose loss is not
+    finite stops, and the others go on.
+
+    Args:
+      configs, workdirs: of each run.
+      commands: what each run's `command.txt` says; by default the command of this process.
+
+    Returns:
+      The result of each run, or the error that stopped it.
+
+    Raises:
+      InputError: as `train`; runs that one program cannot serve; batches of several shapes.
+    """
+    settings = [settings_lib.parse(config) for config in configs]
+    lanes_lib.refuse_unlike(settings)
+    workdirs = [workdir_lib.check(workdir, own) for workdir, own in zip(workdirs, settings, strict=True)]
+    for workdir in workdirs:
+        if runs.finished(workdir) and not runs.started(workdir):
+            raise InputError(f"{workdir} is finished, and its checkpoints are gone; expected another --workdir")
+    open_ = [i for i, workdir in enumerate(workdirs) if not runs.finished(workdir)]
+    together = [(None, [i]) for i in range(len(workdirs)) if i not in open_]
+    if len(open_) == 1:
+        together.append((None, open_))
+    elif open_:
+        together += [
+            (step, [open_[i] for i in group]) for step, group in lanes_lib.groups([runs.steps(workdirs[i]) for i in open_])
+        ]
+    results = {}
+    with signals.caught(quiet) as stop:
+        for step, group in together:
+            own = [[of[i] for i in group] for of in (settings, workdirs, commands or [None] * len(workdirs))]
+            results |= zip(group, _train(*own, step, quiet, stop), strict=True)
+    return [results[i] for i in range(len(workdirs))]
+
+
+def _train(
+    settings: list[Settings],
+    workdirs: list[pathlib.Path],
+    commands: list[str | None],
+    start: int | None,
+    quiet: bool,
+    stop: threading.Event,
+) -> list[Result | InputError]:
+    """Trains the runs of a group from the step `start`, None for the newest checkpoint of a single one."""
+    clock, first = Clock(runs=len(settings)), settings[0]
 
     # Whatever can be refused is refused here, before anything is written.
-    settings = settings_lib.parse(config)
-    backend = devices.connect(settings.parallel)
-    workdir = workdir_lib.check(workdir, settings)
-    if runs.finished(workdir) and not runs.started(workdir):
-        raise InputError(f"{workdir} is finished, and its checkpoints are gone; expected another --workdir")
-    task_class = tasks.load(settings.name("task")).Task
-    task = task_class.saved(settings, workdir) if runs.started(workdir) else task_class.new(settings)
+    backend = devices.connect(first.parallel, lanes=len(settings))
+    task_class = tasks.load(first.name("task")).Task
+    known = next(filter(runs.started, workdirs), None)
+    task = task_class.saved(first, known) if known else task_class.new(first)
     # Rows in eights, so that 1, 2, 4 and 8 devices or parts make the same batches.
-    multiple = math.lcm(8, backend.place.multiple * settings.optimizer.accumulate)
+    multiple = math.lcm(8, backend.place.multiple * first.optimizer.accumulate)
     process = (jax.process_index(), jax.process_count())
-    batches = task.batches("train", seed=settings.run.seed, multiple=multiple, process=process)
-    most = settings.parallel.steps_per_dispatch
-    if most > 1 and len(batches.shapes) > 1:
-        wanted = "expected 1, or batches of one shape (task.packed=True, where the task has it)"
-        raise InputError(f"parallel.steps_per_dispatch is {most} with batches of {len(batches.shapes)} shapes; {wanted}")
-    when = plan(settings, batches.per_epoch)
-    shape = optimizers.schedule(settings.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
+    batches = task.batches("train", seed=first.run.seed, multiple=multiple, process=process)
+    most = first.parallel.steps_per_dispatch
+    for what, several in ((f"parallel.steps_per_dispatch is {most}", most > 1), (f"{len(settings)} lanes", len(settings) > 1)):
+        if several and len(batches.shapes) > 1:
+            wanted = "expected 1, or batches of one shape (task.packed=True, where the task has it)"
+            raise InputError(f"{what} with batches of {len(batches.shapes)} shapes; {wanted}")
+    when = lanes_lib.plan(first, batches.per_epoch)
+    shape = optimizers.schedule(first.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
 
     main = jax.process_index() == 0
-    with workdir_lib.told_of(workdir), contextlib.ExitStack() as opened:
-        if main and not runs.finished(workdir):
-            workdir_lib.open_for_training(workdir, settings)
-            if not runs.started(workdir):
-                task.save(workdir)
+    with workdir_lib.told_of(os.path.commonpath(workdirs)), contextlib.ExitStack() as opened:
+        finished = runs.finished(workdirs[0])
+        for own, workdir, command in zip(settings, workdirs, commands, strict=True):
+            if main and not finished:
+                workdir_lib.open_for_training(workdir, own, command)
+                if not runs.started(workdir):
+                    task.save(workdir)
         progress = opened.enter_context(contextlib.closing(Progress(when.total, quiet=quiet or not main)))
-        judged = dict(metric=task.metric, mode=task.mode, keep=settings.run.keep)
-        manager = checkpoints_lib.Checkpoints(workdir, **judged, tell=progress.tell)
-        checkpoints = opened.enter_context(contextlib.closing(manager))
+        lanes = [
+            opened.enter_context(
+                contextlib.closing(
+                    lanes_lib.Lane(task.seeded(seed), own, workdir, batches.seeded(seed), when, clock, progress.tell)
+                )
+            )
+            for own, workdir in zip(settings, workdirs, strict=True)
+            for seed in [own.run.seed]
+        ]
 
         # State: the newest whole checkpoint, else from scratch. The step is compiled for its shapes, so both compile side by side.
-        hypers = backend.replicate(step_lib.hypers_of(settings))
-        initial = backend.trace(functools.partial(step_lib.init, task, settings), hypers["seed"])
-        restored = checkpoints.restore_newest(initial.out_info, set_aside=True)
-        if runs.finished(workdir):
-            runs.show(workdir, runs.results(workdir), progress.tell)
-            progress.tell(f"{workdir} is finished; a new run wants a new --workdir")
-            return Result(restored.state, runs.results(workdir))
-        planned = {"steps": when.total, "epoch": when.per_epoch, "shapes": [list(s) for s in batches.shapes]}
-        iterator = stream(batches.until(when.total))
-        flops, tokens = 0.0, 0
-        if restored is None:
-            start, state = 0, initial.out_info
+        hypers = step_lib.hypers_of(*settings)
+        initial = backend.trace(functools.partial(step_lib.init, task, first), hypers[0]["seed"])
+        restored = [lane.restore(initial.out_info, start) for lane in lanes]
+        if finished:
+            runs.show(workdirs[0], runs.results(workdirs[0]), progress.tell)
+            progress.tell(f"{workdirs[0]} is finished; a new run wants a new --workdir")
+            return [Result(restored[0], runs.results(workdirs[0]))]
+        if restored[0] is None:
+            start, state = 0, backend.join([initial.out_info] * len(lanes))
             making = opened.enter_context(futures.ThreadPoolExecutor(1)).submit(initial.lower().compile)
-            progress.console.print(parameter_table(state.params))
+            progress.console.print(parameter_table(initial.out_info.params))
         else:
-            state, meta = restored
-            start = int(state.step)
-            if meta["plan"] != planned:
-                raise InputError(
-                    f"{workdir} was planned as {meta['plan']}, now {planned}; expected the data and devices it began with"
-                )
-            iterator.set_state(meta["pipeline"])
-            clock.resume(meta["clock"])
-            flops, tokens = meta["flops"], meta["tokens"]
+            start, state = int(restored[0].step), backend.join(restored)
             progress.tell(f"going on from step {start} of {when.total}")
+        lines = [f"{len(lanes)} runs in one program"] * (len(lanes) > 1) + [task.describe()]
         planning = f"{len(batches.shapes)} batch shape(s), {batches.padding:.1%} padding, {when.per_epoch} steps an epoch"
-        progress.tell(f"{task.describe()}; {planning}")
-        rows = records.Records(workdir, resume_step=start, tensorboard=settings.log.tensorboard, write=main)
-        opened.enter_context(contextlib.closing(rows))
-        clock.parts["start"] = clock.parts.get("start", 0.0) + clock.now
+        progress.tell("; ".join([*lines, planning]))
+        for lane in lanes:
+            lane.open_records(start, write=main)
+        del restored
+        seeds, hypers = [own["seed"] for own in hypers], backend.join(hypers)
+        clock.parts["start"] = clock.now
 
-        steps = step_lib.several(step_lib.make(task, settings, shape))
+        steps = step_lib.several(step_lib.make(task, first, shape))
         compiled, pending = {}, collections.deque()
-        busy_before = clock.busy
 
-        def speed() -> dict:
-            return {"tokens_per_second": tokens / clock.training, "flops_per_second": flops / clock.training}
+        def live() -> list[tuple[int, lanes_lib.Lane]]:
+            return [(i, lane) for i, lane in enumerate(lanes) if not lane.error]
 
         def report(keep: int) -> None:
             """Reads metrics of all but the newest `keep` dispatches, which the device may still be working on."""
             while len(pending) > keep:
-                first, metrics = pending.popleft()
-                found = jax.device_get(metrics)
-                for i in range(len(found["loss"])):
-                    tell_of(first + i, {name: float(values[i]) for name, values in found.items()})
+                begun, metrics = pending.popleft()
+                found = backend.apart(jax.device_get(metrics))
+                for i, lane in live():
+                    try:
+                        for n in range(len(found[i]["loss"])):
+                            lane.report(begun + n, {name: float(values[n]) for name, values in found[i].items()})
+                    except InputError as error:
+                        lane.error = error
+                        if len(lanes) > 1:
+                            progress.tell(f"{lane.workdir}: {error}")
+                if not live():
+                    return
+                done = begun + n
+                left = (when.total - done) * clock.busy / (done - start)
+                loss = sum(float(found[i]["loss"][-1]) for i, _ in live()) / len(live())
+                progress.update(done, loss=loss, seconds_left=left, **live()[0][1].speed())
 
-        def tell_of(done: int, numbers: dict) -> None:
-            if not all(math.isfinite(n) for n in numbers.values()):
-                good = checkpoints.steps()
-                left = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
-                found = ", ".join(f"{k} {n:.4g}" for k, n in numbers.items())
-                raise InputError(f"step {done} is not finite ({found}); stopped, {left}")
-            if when.due(when.log, done):
-                rows.write(done, "train", numbers | speed() | {"seconds": clock.total, "epoch": done / when.per_epoch})
-            left = (when.total - done) * (clock.busy - busy_before) / (done - start)
-            progress.update(done, loss=numbers["loss"], seconds_left=left, **speed())
-
-        def save(step: int, validation: dict | None = None) -> None:
+        def save(step: int, own: list, validation: dict) -> None:
             report(keep=0)
             with clock.part("save"):
-                beside = {"pipeline": iterator.get_state(), "plan": planned, "validation": validation}
-                beside |= {"clock": clock.save(), "flops": flops, "tokens": tokens}
-                numbers = {k: v for k, v in (validation or {}).items() if not isinstance(v, str)}
-                checkpoints.save(step, state, beside, numbers or None)
+                for _, lane in live() if len(lanes) > 1 else ():
+                    lane.checkpoints.wait()  # so that lanes are never more than one checkpoint apart
+                for i, lane in live():
+                    lane.save(step, own[i], validation.get(i))
 
-        with _profile(settings.log.profile, workdir) as profile:
+        with profiled(first.log.profile, workdirs[0]) as profile:
             step = start
             while step < when.total:
                 with clock.part("input"):
-                    group = [next(iterator) for _ in range(when.together(step, most))]
-                placed = tuple(map(backend.place, group))
-                shapes = tuple(v.shape for batch in group for v in batch.values())
+                    group = [[lane.next() for lane in lanes] for _ in range(when.together(step, most))]
+                placed = tuple(backend.place(backend.join(beside)) for beside in group)
+                shapes = tuple(v.shape for batch in group for v in batch[0].values())
                 if shapes not in compiled:
                     report(keep=0)
                     with clock.part("compile"):
                         compiled[shapes] = backend.compile(steps, state, placed, hypers)
                         if step == 0:  # nothing was restored
-                            state = making.result()(hypers["seed"])
-                run, cost = compiled[shapes]
+                            made = making.result()
+                            state = backend.join([made(seed) for seed in seeds])
+                program = compiled[shapes]
                 profile(step + 1 - start)
-                state, metrics = run(state, placed, hypers)
+                state, metrics = program.run(state, placed, hypers)
                 pending.append((step + 1, metrics))
-                flops += cost
-                tokens += sum(map(task.tokens, group)) * jax.process_count()
+                for i, lane in enumerate(lanes):
+                    tokens = sum(task.tokens(beside[i]) for beside in group) * jax.process_count()
+                    lane.count(program.flops / len(lanes), tokens, program.memory / len(lanes))
                 report(keep=0 if step == start else 1)
+                if not live():
+                    break
                 if step == start:
                     progress.tell(f"first step done {clock.now:.1f} s after the start")
                 step += len(group)
                 if when.due(when.evaluate, step):
                     report(keep=0)
+                    own, found = backend.apart(state), {}
                     with clock.part("evaluate"):
-                        ours = backend.local(state.params), backend.local(state.model_state)
-                        found = task.evaluate(*ours, "validation", backend.place_whole)
-                    rows.write(step, "validation", found | {"seconds": clock.total, "epoch": step / when.per_epoch})
-                    progress.tell(f"step {step}: validation {runs.in_words(found)}")
-                    save(step, found)
+                        for i, lane in live():
+                            params, model_state = backend.local((own[i].params, own[i].model_state))
+                            found[i] = lane.evaluate(step, params, model_state, backend.place_whole)
+                            of = f" {lane.workdir.name}" * (len(lanes) > 1)
+                            progress.tell(f"step {step}:{of} validation {runs.in_words(found[i])}")
+                    save(step, own, found)
                 elif when.due(when.checkpoint, step) or step == when.total or stop.is_set():
-                    save(step)
+                    save(step, backend.apart(state), {})
                 if stop.is_set():
-                    checkpoints.wait()
-                    progress.tell(f"stopped by a signal after step {step}; the same command goes on from there")
-                    return Result(state, None)
-            checkpoints.wait()
+                    break
+            for _, lane in live():
+                lane.checkpoints.wait()
 
-        best = checkpoints.restore_newest(state, first=checkpoints.best_step())
-        summary = speed() | {
-            "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
-            "seconds": clock.total,
-            "seconds_of": clock.parts,
-            "tokens": tokens,
-            "flops": flops,
-            "input_wait": clock.parts.get("input", 0.0) / clock.training,
-            "padding": batches.padding,
-        }
-        results = runs.conclude(workdir, task, backend, best.state, when.total, summary, best.meta["validation"], write=main)
-        if main:
-            runs.show(workdir, results, progress.tell)
-        return Result(state, results)
-
-
-@contextlib.contextmanager
-def _signals(quiet: bool):
-    """An event that SIGTERM and Ctrl-C set, so that the step in hand (the first one, at the start) can be finished and saved."""
-    stop = threading.Event()
-    # Hosts would stop at different steps. (To count processes would start jax, before `devices.connect` has prepared for it.)
-    if threading.current_thread() is not threading.main_thread() or jax.distributed.is_initialized():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore():
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def first(*_):
-        stop.set()
-        restore()  # the next signal does what it always does
-        if not quiet:
-            os.write(2, b"\nstopping when what is in hand is finished and saved; the same signal again stops at once\n")
-
-    for number in before:
-        signal.signal(number, first)
-    try:
-        yield stop
-    finally:
-        restore()
-
-
-@contextlib.contextmanager
-def _profile(steps: int, workdir: pathlib.Path):
-    """A function of the steps done so far that has jax.profiler trace `steps` of them, from the tenth on, into the workdir."""
-    running = finished = False
-
-    def at(done: int) -> None:
-        nonlocal running, finished
-        if not steps or finished:
-            return
-        if not running and done >= PROFILE_FROM:
-            jax.profiler.start_trace(str(workdir / "profile"))
-            running = True
-        elif running and done >= PROFILE_FROM + steps:
-            jax.profiler.stop_trace()
-            running, finished = False, True
-
-    try:
-        yield at
-    finally:
-        if running:
-            jax.profiler.stop_trace()
+        own = backend.apart(state)
+        stopped = step < when.total or stop.is_set()
+        if stopped and live():
+            progress.tell(f"stopped by a signal after step {step}; the same command goes on from there")
+        if stopped:
+            return [lane.error or Result(own[i], None) for i, lane in enumerate(lanes)]
+        of_all = {"lanes": len(lanes), "parameters": sum(x.size for x in jax.tree.leaves(initial.out_info.params))}
+        of_all |= {"padding": batches.padding}
+        summaries = {i: of_all | lane.summary() for i, lane in live()}  # before the first conclusion, whose time is nobody else's
+        results = {i: lane.conclude(initial.out_info, backend, summaries[i], write=main) for i, lane in live()}
+        for i, lane in live() if main else ():
+            runs.show(lane.workdir, results[i], progress.tell)
+        return [lane.error or Result(own[i], results[i]) for i, lane in enumerate(lanes)]

@@ -1,26 +1,36 @@
 """Time and what a person sees of it: a progress bar on a terminal, plain lines elsewhere; always on standard error."""
 
 import contextlib
+import pathlib
 import time
+from typing import NamedTuple
 
+import jax
 import rich.console
 import rich.progress
 import rich.table
 
+PROFILE_FROM = 10
+
+
+class Spent(NamedTuple):
+    """What a run has cost, in seconds: all of it, and each named part."""
+
+    total: float = 0.0
+    parts: dict[str, float] = {}  # noqa: RUF012 (nobody writes to it)
+
+    @property
+    def training(self) -> float:
+        """Spent on steps, waiting for input included: neither on starting, compiling, evaluating nor saving."""
+        return max(self.total - sum(v for k, v in self.parts.items() if k != "input"), 1e-9)
+
 
 class Clock:
-    """Where time goes, in seconds: each named part, and all of it. What a resumed run has spent before goes on counting."""
+    """Where the time of a process goes, in seconds. `runs` that it works on at once have an equal share in it."""
 
-    def __init__(self):
-        self._started, self._before = time.monotonic(), 0.0
+    def __init__(self, runs: int = 1):
+        self._started, self._runs = time.monotonic(), runs
         self.parts: dict[str, float] = {}
-
-    def resume(self, saved: dict) -> None:
-        """Goes on from what `save` returned."""
-        self._before, self.parts = saved["total"], self.parts | saved["parts"]
-
-    def save(self) -> dict:
-        return {"total": self.total, "parts": self.parts}
 
     @contextlib.contextmanager
     def part(self, name: str):
@@ -33,23 +43,19 @@ class Clock:
 
     @property
     def now(self) -> float:
-        """Seconds since this process started the run."""
+        """Seconds since this process started."""
         return time.monotonic() - self._started
-
-    @property
-    def total(self) -> float:
-        """Seconds of all processes that worked on the run."""
-        return self._before + self.now
 
     @property
     def busy(self) -> float:
         """Seconds but for starting and compiling: what goes on in proportion to the steps."""
-        return self.total - self.parts.get("start", 0.0) - self.parts.get("compile", 0.0)
+        return self.now - self.parts.get("start", 0.0) - self.parts.get("compile", 0.0)
 
-    @property
-    def training(self) -> float:
-        """Seconds spent on steps, waiting for input included: neither starting, compiling, evaluating nor saving."""
-        return max(self.total - sum(v for k, v in self.parts.items() if k != "input"), 1e-9)
+    def spent(self, before: Spent) -> Spent:
+        """What a run has cost by now, which had cost `before` when this process began with it."""
+        names = before.parts | self.parts
+        parts = {name: before.parts.get(name, 0.0) + self.parts.get(name, 0.0) / self._runs for name in names}
+        return Spent(before.total + self.now / self._runs, parts)
 
 
 class Progress:
@@ -96,8 +102,6 @@ def _flops(rate: float) -> str:
 
 def parameter_table(params) -> rich.table.Table:
     """How many parameters each part of the model has, with the shapes of its kernels, and the total."""
-    import jax
-
     kernels: dict[str, dict] = {}
     counts: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -111,3 +115,26 @@ def parameter_table(params) -> rich.table.Table:
         table.add_row(part, ", ".join(kernels.get(part, ())), f"{count:,}")
     table.add_row("total", "", f"{sum(counts.values()):,}", style="bold")
     return table
+
+
+@contextlib.contextmanager
+def profiled(steps: int, workdir: pathlib.Path):
+    """A function of the steps done so far that has jax.profiler trace `steps` of them, from the tenth on, into the workdir."""
+    running = finished = False
+
+    def at(done: int) -> None:
+        nonlocal running, finished
+        if not steps or finished:
+            return
+        if not running and done >= PROFILE_FROM:
+            jax.profiler.start_trace(str(workdir / "profile"))
+            running = True
+        elif running and done >= PROFILE_FROM + steps:
+            jax.profiler.stop_trace()
+            running, finished = False, True
+
+    try:
+        yield at
+    finally:
+        if running:
+            jax.profiler.stop_trace()

@@ -14,13 +14,18 @@ from attention_variants.train import step as step_lib
 from attention_variants.train import workdir as workdir_lib
 from attention_variants.train.settings import Parallel, Settings
 
-RESULTS, DONE = "results.json", "DONE"
+RESULTS, ANSWERS, DONE = "results.json", "answers.jsonl", "DONE"
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    """The steps that there are checkpoints of, ascending."""
+    folder = workdir / "checkpoints"
+    return sorted(int(f.name) for f in folder.iterdir() if f.name.isdigit()) if folder.is_dir() else []
 
 
 def started(workdir: pathlib.Path) -> bool:
     """Whether there is a checkpoint, from which the run goes on."""
-    folder = workdir / "checkpoints"
-    return folder.is_dir() and any(f.name.isdigit() for f in folder.iterdir())
+    return bool(steps(workdir))
 
 
 def finished(workdir: pathlib.Path) -> bool:
@@ -33,27 +38,38 @@ def results(workdir: pathlib.Path) -> dict:
     return json.loads((workdir / RESULTS).read_text())
 
 
+def metric_of(results: dict, path: str) -> float:
+    """The number at a path such as "test.bleu". Raises InputError, with the nearest, for one that the run did not find."""
+    split, _, name = path.partition(".")
+    known = [f"{s}.{n}" for s in ("validation", "test") for n, v in results.get(s, {}).items() if isinstance(v, int | float)]
+    if path not in known:
+        raise unknown("metric", path, known)
+    return results[split][name]
+
+
 def in_words(numbers: dict) -> str:
     """The numbers in one line."""
     return ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if isinstance(v, float))
 
 
-def conclude(workdir, task, backend, state, step: int, summary: dict, validation: dict | None, write: bool) -> dict:
-    """The end of a run: the chosen state judged on the test split (once), samples, figures, results.json, DONE; the results.
+def conclude(workdir, task, state: step_lib.State, place, *, validation: dict | None, summary: dict, write: bool) -> dict:
+    """The end of a run: the chosen state judged on the test split (once), answers, figures, results.json, DONE; the results.
 
     Args:
-      step: the last step of the run; `state` is the best one's. summary: what training itself has to say.
-      validation: metrics of `state` on the validation split, where they are known.
+      state: of the best step. validation: its metrics on the validation split, where they are known.
+      summary: what training itself has to say.
     """
-    params, model_state = backend.local(state.params), backend.local(state.model_state)
-    place = backend.place_whole
-    found = {"validation": validation or task.evaluate(params, model_state, "validation", place)}
-    if "test" in task.splits:
-        found["test"] = task.evaluate(params, model_state, "test", place)
-    report = {"metric": task.metric, "steps": step, "best_step": int(state.step)} | summary | found
+    chosen = state.params, state.model_state
+    found = {"validation": validation}
+    last = "test" if "test" in task.splits else "validation"
+    for split in dict.fromkeys(("validation", last)):
+        if split == last or not validation:
+            found[split], answers = task.evaluate(*chosen, split, place)
+    report = {"metric": task.metric, "mode": task.mode, "best_step": int(state.step)} | summary | found
     if write:
-        report["samples"] = task.samples(params, model_state, place)
-        paths = task.figures(params, model_state, place, workdir / "figures")
+        workdir_lib.write_whole(workdir / ANSWERS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers))
+        report["samples"] = answers[:3]
+        paths = task.figures(*chosen, place, workdir / "figures")
         report["figures"] = [str(path.relative_to(workdir)) for path in paths]
         workdir_lib.write_json(workdir / RESULTS, report)
         (workdir / DONE).write_text("")
@@ -102,7 +118,7 @@ class Loaded:
         """Metrics on a split. Raises InputError for a split that the data does not have."""
         if split not in self.task.splits:
             raise unknown("split", split, self.task.splits)
-        return self.task.evaluate(self.params, self.model_state, split, self.place)
+        return self.task.evaluate(self.params, self.model_state, split, self.place)[0]
 
     def predict(self, lines: list[str]) -> tuple[list[str], list[str]]:
         """One answer per line, and sentences on what was unusual."""

@@ -148,14 +148,14 @@ def parse(config: Mapping) -> Settings:
 def build(cls: type, values: Mapping, path: str):
     """The dataclass `cls` from a section's values; raises InputError as `parse`."""
     types = typing.get_type_hints(cls)
-    fields = {f.name: types[f.name] for f in dataclasses.fields(cls)}
+    fields = {f.name: (types[f.name], f.default) for f in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
             raise unknown(f"key in config.{path}", key, fields or ["(none)"])
-    return cls(**{key: _checked(value, fields[key], f"{path}.{key}") for key, value in values.items()})
+    return cls(**{key: _checked(value, *fields[key], f"{path}.{key}") for key, value in values.items()})
 
 
-def _checked(value, expected, path):
+def _checked(value, expected, default, path):
     if typing.get_origin(expected) is Literal:
         if value not in typing.get_args(expected):
             raise unknown(f"value of config.{path}", value, typing.get_args(expected))
@@ -163,7 +163,7 @@ def _checked(value, expected, path):
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not expected:
-        raise InputError(f"config.{path} is {value!r}; expected {expected.__name__}, such as {expected()!r}")
+        raise InputError(f"config.{path} is {value!r}; expected {expected.__name__}, such as {default!r}")
     return value
 
 

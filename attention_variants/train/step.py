@@ -33,14 +33,17 @@ def init(task, settings: Settings, seed) -> State:
     return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), model_state)
 
 
-def hypers_of(settings: Settings) -> dict:
-    """The hypers as arrays: every number that runs may differ in without another program, the seed among them.
+def hypers_of(*settings: Settings) -> list[dict]:
+    """The hypers of each run as arrays: every number that runs may differ in without another program, the seed among them.
 
-    None is for what is switched off (`tasks.Hypers`): another structure, so another program.
+    None is for what is switched off (`tasks.Hypers`) in all of them: another structure, so another program.
     """
-    off = settings.hypers.SWITCHES
-    numbers = {k: None if k in off and v == 0 else jnp.float32(v) for k, v in settings.as_dict()["hypers"].items()}
-    return numbers | {"seed": jnp.uint32(settings.run.seed)}
+    numbers = [own.as_dict()["hypers"] for own in settings]
+    off = [name for name in settings[0].hypers.SWITCHES if not any(of[name] for of in numbers)]
+    return [
+        {name: None if name in off else jnp.float32(value) for name, value in of.items()} | {"seed": jnp.uint32(own.run.seed)}
+        for of, own in zip(numbers, settings, strict=True)
+    ]
 
 
 def make(task, settings: Settings, shape):

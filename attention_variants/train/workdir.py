@@ -46,8 +46,11 @@ def check(workdir: str | pathlib.Path, settings: Settings) -> pathlib.Path:
     return workdir
 
 
-def open_for_training(workdir: pathlib.Path, settings: Settings) -> None:
+def open_for_training(workdir: pathlib.Path, settings: Settings, command: str | None = None) -> None:
     """Makes the folder and writes what is known at the start: the config once, command and environment of every start.
+
+    Args:
+      command: what starts this run alone, where it is not what this process was started with.
 
     Raises:
       InputError: it cannot be written.
@@ -56,7 +59,7 @@ def open_for_training(workdir: pathlib.Path, settings: Settings) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", settings.as_dict())  # first: from here on the folder is known as this run's
         with (workdir / "command.txt").open("a") as file:
-            file.write(shlex.join(sys.argv) + "\n")
+            file.write((command or shlex.join(sys.argv)) + "\n")
         path = workdir / "environment.json"
         starts = json.loads(path.read_text()) if path.exists() else []
         write_json(path, [*starts, environment()])

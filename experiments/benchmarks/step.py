@@ -80,9 +80,9 @@ def ours(*work) -> Contender:
     task, settings, batch = prepare(*work)
     backend = devices.connect(settings.parallel)
     shape = optimizers.schedule(settings.optimizer, total=2000, per_epoch=200, width=task.width)
-    state, hypers = backend.replicate(step_lib.init(task, settings, 0)), backend.replicate(step_lib.hypers_of(settings))
+    state, hypers = backend.replicate(step_lib.init(task, settings, 0)), backend.replicate(step_lib.hypers_of(settings)[0])
     placed = backend.place(batch)
-    program, _ = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers)
+    program = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers).run
 
     def run():
         nonlocal state

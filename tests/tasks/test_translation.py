@@ -51,7 +51,7 @@ def test_the_loss_of_evaluate_is_the_mean_over_target_tokens(task, loaded, place
     assert len(batch["id"][batch["source"].any(1)]) == len(rows) == 20
     total = -sum(log_p[at, t, token] for at, i in enumerate(batch["id"][:20]) for t, token in enumerate(rows[i]))
     wanted = total / sum(map(len, rows))
-    found = task.evaluate(loaded.params, {}, "validation", place)
+    found, _ = task.evaluate(loaded.params, {}, "validation", place)
     assert found["loss"] == pytest.approx(wanted, rel=1e-5)
     assert found["perplexity"] == pytest.approx(np.exp(wanted), rel=1e-4)
 
@@ -66,7 +66,7 @@ def test_bleu_and_exact_match_are_those_of_the_predictions(task, loaded, place):
     assert bleu == pytest.approx(100)
     assert "tok:13a" in signature
     assert "case:mixed" in signature
-    found = task.evaluate(loaded.params, {}, "validation", place)
+    found, _ = task.evaluate(loaded.params, {}, "validation", place)
     assert found["bleu"] == sacrebleu.corpus_bleu(said, [pairs.target]).score
     assert found["exact_match"] == np.mean([a == b for a, b in zip(said, pairs.target, strict=True)])
     references = [w if n % 2 else w + " and so on" for n, w in enumerate(words)]
@@ -81,7 +81,7 @@ def test_exact_match_counts_the_sentences_that_are_right(task, loaded, place, mo
     references = [a if n % 4 == 0 else "?" for n, a in enumerate(said)]
     monkeypatch.setattr(task.source, "read", lambda config, split: Pairs(pairs.source, references))
     again = translation.Task.saved(loaded.settings, loaded.workdir)
-    assert again.evaluate(loaded.params, {}, "validation", place)["exact_match"] == 0.25
+    assert again.evaluate(loaded.params, {}, "validation", place)[0]["exact_match"] == 0.25
 
 
 def test_predictions_are_in_the_order_of_the_lines_whatever_the_batching(task, loaded, place):
@@ -258,12 +258,12 @@ def test_the_axes_of_a_heatmap_are_the_tokens_that_attend_and_are_attended(task,
     assert drawn["decoder 0 self attention"][1:] == (written, ["<s>", *written[:-1]])
 
 
-def test_samples_stand_beside_their_references(task, loaded, place):
+def test_answers_stand_beside_their_references(task, loaded, place):
     pairs = pairs_of(task, "validation")
-    samples = task.samples(loaded.params, {}, place)
-    assert [s["source"] for s in samples] == pairs.source[:3]
-    assert [s["reference"] for s in samples] == pairs.target[:3]
-    assert [s["translation"] for s in samples] == task.predict(loaded.params, {}, pairs.source[:3], place)[0]
+    _, answers = task.evaluate(loaded.params, {}, "validation", place)
+    assert [a["source"] for a in answers] == pairs.source
+    assert [a["reference"] for a in answers] == pairs.target
+    assert [a["answer"] for a in answers] == task.predict(loaded.params, {}, pairs.source, place)[0]
 
 
 def test_parameters_depend_on_the_seed_only(task):

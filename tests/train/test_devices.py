@@ -20,11 +20,11 @@ def train(task, settings, path: str, steps: int):
     shape = optimizers.schedule(settings.optimizer, total=steps, per_epoch=10, width=task.width)
     batches = task.batches("train", seed=0, multiple=4).until(steps)
     state = backend.trace(lambda: step.init(task, settings, settings.run.seed)).lower().compile()()
-    hypers = backend.replicate(step.hypers_of(settings))
+    hypers = backend.replicate(step.hypers_of(settings)[0])
     run, losses = None, []
     for batch in batches:
         placed = backend.place(batch)
-        run = run or backend.compile(step.make(task, settings, shape), state, placed, hypers)[0]
+        run = run or backend.compile(step.make(task, settings, shape), state, placed, hypers).run
         state, metrics = run(state, placed, hypers)
         losses.append(float(metrics["loss"]))
     return jax.device_get(state.params), np.array(losses)
@@ -80,7 +80,7 @@ def test_flops_are_those_of_all_devices(path):
 
     backend = devices.connect(settings_lib.Parallel(*PATHS[path]))
     state, batch = backend.replicate(np.ones((16, 32), np.float32)), backend.place({"x": np.ones((8, 16), np.float32)})
-    assert backend.compile(product, state, batch, backend.replicate({}))[1] == 2 * 8 * 16 * 32
+    assert backend.compile(product, state, batch, backend.replicate({})).flops == 2 * 8 * 16 * 32
 
 
 @pytest.mark.parametrize("backend", ["jit", "pmap"])
@@ -97,7 +97,7 @@ def test_a_run_over_four_devices_comes_to_its_end(make_config, tmp_path, backend
     loaded = runs.Loaded(tmp_path / "run", print)
     one = devices.connect(settings_lib.Parallel(devices=1)).place_whole
     params = jax.device_get(loaded.params)
-    assert loaded.task.evaluate(params, {}, "validation", one)["loss"] == pytest.approx(results["validation"]["loss"], rel=1e-5)
+    assert loaded.task.evaluate(params, {}, "validation", one)[0]["loss"] == pytest.approx(results["validation"]["loss"], rel=1e-5)
 
 
 def test_more_devices_than_there_are_is_an_input_error():

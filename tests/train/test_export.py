@@ -20,7 +20,7 @@ def test_the_step_lowers(make_config, platform, changes):
     batch = task.batches("train", seed=0, multiple=2)[0]
     state = jax.eval_shape(lambda: step.init(task, settings, 0))
     exported = jax.export.export(jax.jit(step.make(task, settings, shape)), platforms=[platform])(
-        state, batch, step.hypers_of(settings)
+        state, batch, step.hypers_of(settings)[0]
     )
     assert exported.platforms == (platform,)
     assert "stablehlo.dot_general" in exported.mlir_module()

@@ -28,7 +28,7 @@ place = devices.connect(settings.parallel).place_whole
 task = Task.new(settings)
 task.batches("train", seed=0)
 params = jax.jit(lambda: step.init(task, settings, 0).params)()
-found = task.evaluate(params, {}, "validation", place)
+found, _ = task.evaluate(params, {}, "validation", place)
 print(json.dumps(found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """
 

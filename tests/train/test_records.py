@@ -8,7 +8,7 @@ import pytest
 import tensorboardX
 
 from attention_variants.train import workdir
-from attention_variants.train.progress import Clock
+from attention_variants.train.progress import Clock, Spent
 from attention_variants.train.records import Records
 
 
@@ -58,17 +58,21 @@ def test_a_process_that_does_not_write_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_time_is_the_sum_of_its_parts_and_goes_on(monkeypatch):
+@pytest.mark.parametrize("runs", [1, 4])
+def test_time_is_the_sum_of_its_parts_and_goes_on(monkeypatch, runs):
+    """And runs that a process works on at once have an equal share in it."""
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = Clock()
+    clock = Clock(runs)
     for name, seconds in (("compile", 5.0), ("input", 2.0), ("evaluate", 3.0), ("input", 1.0)):
         with clock.part(name):
             now += seconds
     now += 10.0
     assert clock.parts == {"compile": 5.0, "input": 3.0, "evaluate": 3.0}
-    assert (clock.total, clock.busy, clock.training) == (21.0, 16.0, 13.0)
-    again = Clock()
-    again.resume(clock.save())
+    assert (clock.now, clock.busy) == (21.0, 16.0)
+    spent = clock.spent(Spent())
+    assert (spent.total, spent.parts["input"], spent.training) == (21.0 / runs, 3.0 / runs, 13.0 / runs)
+    again = Clock(runs)
     now += 4.0
-    assert (again.now, again.total, again.busy, again.training) == (4.0, 25.0, 20.0, 17.0)
+    later = again.spent(Spent(**json.loads(json.dumps(spent._asdict()))))
+    assert (later.total, later.parts, later.training) == (25.0 / runs, spent.parts, 17.0 / runs)

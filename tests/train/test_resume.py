@@ -11,7 +11,7 @@ from attention_variants.errors import InputError
 from attention_variants.tasks.translation import Task
 from attention_variants.train import loop
 from attention_variants.train import workdir as workdir_lib
-from attention_variants.train.progress import Clock
+from attention_variants.train.progress import Clock, Spent
 
 
 def test_the_same_seed_is_the_same_run_and_another_seed_another(config, unbroken, tmp_path):
@@ -138,8 +138,7 @@ def test_a_run_that_died_before_its_results_has_them_in_the_end(config, unbroken
 
 def test_the_time_of_earlier_starts_counts(config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        save = Clock.save
-        patch.setattr(Clock, "save", lambda self: save(self) | {"total": 1000.0})
+        patch.setattr(Clock, "spent", lambda self, before: Spent(1000.0))
         at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
         loop.train(config, tmp_path, quiet=True)
     assert 1000 < loop.train(config, tmp_path, quiet=True).results["seconds"] < 2000

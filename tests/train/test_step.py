@@ -22,7 +22,7 @@ def ready(task, settings, multiple: int = 1):
     """(step, state, batch, hypers) before the first step."""
     run = step.make(task, settings, lambda at: 1.0)
     batch = {k: jnp.asarray(v) for k, v in task.batches("train", seed=0, multiple=multiple)[0].items()}
-    return run, jax.jit(lambda: step.init(task, settings, 0))(), batch, step.hypers_of(settings)
+    return run, jax.jit(lambda: step.init(task, settings, 0))(), batch, step.hypers_of(settings)[0]
 
 
 def differences(a, b) -> float:
@@ -111,7 +111,7 @@ def test_hypers_are_data_and_one_program_serves_them_all(task, make_config):
     ]:
         changed = base.copy_and_resolve_references()
         changed.update_from_flattened_dict({name: value})
-        after, metrics = counted(state, batch, step.hypers_of(settings_lib.parse(changed)))
+        after, metrics = counted(state, batch, step.hypers_of(settings_lib.parse(changed))[0])
         outcomes.append((float(metrics["loss"]), float(jax.tree.leaves(after.params)[0].sum())))
     assert len(traces) == 1
     assert len(set(outcomes)) == 5
@@ -119,7 +119,7 @@ def test_hypers_are_data_and_one_program_serves_them_all(task, make_config):
 
 def test_hypers_of_a_run_hold_every_hyper_and_the_seed(make_config):
     config = make_config(**{"run.seed": 2**32 - 1, "hypers.dropout": 0.1, "hypers.attention_dropout": 0.1})
-    hypers = step.hypers_of(settings_lib.parse(config))
+    hypers = step.hypers_of(settings_lib.parse(config))[0]
     assert set(hypers) == set(config.hypers) | {"seed"}
     assert int(hypers["seed"]) == 2**32 - 1
     assert all(isinstance(v, jax.Array) and v.shape == () for v in hypers.values())

@@ -1,0 +1,43 @@
+"""Runs that differ in hypers and seeds alone train together, in one compiled program on all devices of this machine."""
+
+import shlex
+
+from attention_variants.errors import InputError
+from attention_variants.train import loop
+from experiments.ablation import Run
+from experiments.board import watched
+from experiments.launchers import Failure
+
+
+def launch(plan, board, options) -> list[Failure]:
+    """One group after the other, in this process. Ctrl-C and SIGTERM let what is in hand be saved."""
+    del options
+    failures = []
+    together = groups(plan)
+    for number, group in enumerate(together, start=1):
+        board.tell(f"program {number} of {len(together)}: {len(group)} runs")
+        own = [run.resolve() for run in group], [run.workdir for run in group]
+        try:
+            with watched(board):
+                found = loop.train_together(*own, commands=[shlex.join(run.command()) for run in group], quiet=True)
+        except InputError as error:
+            found = [error] * len(group)
+        for run, result in zip(group, found, strict=True):
+            if isinstance(result, InputError):
+                failures.append(Failure(run, str(result)))
+                board.failed.add(run.workdir)
+        board.update(now=True)
+        if any(not isinstance(result, InputError) and result.results is None for result in found):
+            board.tell("stopped; the same command goes on from there")
+            break
+    return failures
+
+
+def groups(plan: list[Run]) -> list[list[Run]]:
+    """Runs whose settings are alike but for hypers and seed."""
+    found: dict[str, list[Run]] = {}
+    for run in plan:
+        config = run.resolve().to_dict() | {"hypers": None}
+        config["run"].pop("seed")
+        found.setdefault(repr(config), []).append(run)
+    return list(found.values())

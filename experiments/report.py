@@ -1,0 +1,75 @@
+"""The table of an ablation, and its page.
+
+python -m experiments.report --workdir=runs/first_look           # from the runs: table, page, and files of both in the workdir
+python -m experiments.report --experiment=first_look             # from the committed rows, experiments/results/first_look.jsonl
+python -m experiments.report --experiment=first_look --format=markdown        # or csv, latex
+"""
+
+import json
+import pathlib
+import sys
+from types import ModuleType
+
+import rich.console
+import rich.table
+from absl import flags
+
+from attention_variants.errors import InputError
+from attention_variants.train.workdir import told_of, write_whole
+from experiments import ablation as ablations
+from experiments import page, rows, tables, written
+from experiments.program import start
+
+FLAGS = flags.FLAGS
+
+
+def show(name: str, module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | None) -> None:
+    """Prints the table of finished runs and of rows on file; in the folder of the runs also table.* and report.html."""
+    found = [row for run in plan if (row := rows.of(run) or rows.holding(held, run))]
+    console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+    if not found:
+        console.print("no run is finished, so there is no table yet")
+        return
+    seeds = len({run.seed for run in plan})
+    results = tables.results(module.ABLATION, found, seeds)
+    written.in_terminal(rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 160), name, module, results)
+    if folder is not None:
+        with told_of(folder):
+            for suffix, text in written.FORMATS.items():
+                write_whole(folder / f"table.{suffix}", text(name, module, results))
+            write_whole(folder / "report.html", page.html(name, module, plan, found, results))
+        console.print(f"the page: {folder / 'report.html'}", markup=False)
+
+
+def main() -> None:
+    options = FLAGS
+    if bool(options.workdir) == bool(options.experiment):
+        raise InputError("expected either --workdir=DIR, of a sweep's runs, or --experiment=NAME, of rows on file")
+    if options.workdir:
+        folder = pathlib.Path(options.workdir).expanduser().absolute()
+        if not (folder / "experiment.json").is_file():
+            raise InputError(f"{folder} is not the workdir of an ablation; expected the --workdir of experiments.launch")
+        found = json.loads((folder / "experiment.json").read_text())
+        name, module = ablations.load(found["file"])
+        seeds = max((int(p.name.removeprefix("seed=")) + 1 for p in folder.glob("*/seed=*")), default=1)
+        plan, held = ablations.plan(module.ABLATION, folder, seeds, found["tiny"]), []
+    else:
+        name, module = ablations.load(options.experiment)
+        held, folder = rows.committed(name), None
+        if not held:
+            raise InputError(f"there are no rows of {name} in {rows.path(name)}; expected those of --record, or --workdir=DIR")
+        plan = ablations.plan(module.ABLATION, pathlib.Path("runs") / name, max(row["seed"] for row in held) + 1)
+    if options.format == "terminal":
+        return show(name, module, plan, held, folder)
+    found = [row for run in plan if (row := rows.of(run) or rows.holding(held, run))]
+    seeds = len({run.seed for run in plan})
+    text = written.FORMATS[{"markdown": "md", "latex": "tex"}.get(options.format, options.format)]
+    print(text(name, module, tables.results(module.ABLATION, found, seeds)), end="")
+    return None
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "The folder of a sweep's runs.")
+    flags.DEFINE_string("experiment", None, "The ablation whose rows are on file: its name, or its file.")
+    flags.DEFINE_enum("format", "terminal", ["terminal", "markdown", "csv", "latex"], "How the table is printed.")
+    start(main)

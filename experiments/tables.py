@@ -1,0 +1,117 @@
+"""From rows to a table that can be believed: means with intervals, paired differences, corrected p values, what is missing."""
+
+import math
+from typing import NamedTuple
+
+import pandas as pd
+
+from attention_variants.train.runs import metric_of
+from experiments import sweep
+from experiments.ablation import Ablation
+from experiments.statistics import BOOTSTRAP_FROM, LEVEL, POWER, detectable, holm, mean, paired, resampled
+
+
+class Results(NamedTuple):
+    """What an ablation showed.
+
+    Attributes:
+      seeds: a line for each run: cell, seed, value, and what it cost. cells: a line for each cell, numbers not rounded.
+      notes: what a reader must know first, such as missing seeds and mixed versions. method: how the numbers are made.
+    """
+
+    seeds: pd.DataFrame
+    cells: pd.DataFrame
+    notes: list[str]
+    method: list[str]
+
+
+def results(ablation: Ablation, rows: list[dict], planned: int) -> Results:
+    """The table of an ablation from its rows.
+
+    Args:
+      planned: how many seeds each cell is to have; a cell with fewer is marked.
+    """
+    frame = pd.DataFrame([_line(ablation, row) for row in rows], columns=["cell", "seed", "value", *COSTS])
+    frame = frame.sort_values(["cell", "seed"])
+    names = [sweep.name(cell) for cell in ablation.cells]
+    values = {name: frame[frame.cell == name].set_index("seed").value for name in names}
+    baseline = values[names[0]]
+    lines, differences = [], []
+    for name in names:
+        own = frame[frame.cell == name]
+        line = {"cell": name, "seeds": len(own), "missing": max(planned - len(own), 0)}
+        line |= zip(("mean", "low", "high"), mean(own.value.tolist()), strict=True)
+        shared = own.set_index("seed").index.intersection(baseline.index)
+        pair = values[name][shared].tolist(), baseline[shared].tolist()
+        if name != names[0]:
+            differences.append([a - b for a, b in zip(*pair, strict=True)])
+            test = paired(*pair) if ablation.test_share is None else resampled(*pair, ablation.test_share)
+            line |= zip(("difference", "difference_low", "difference_high", "p"), test, strict=True)
+            line["pairs"] = len(shared)
+        line |= {cost: own[cost].mean() for cost in COSTS} | {"paper": ablation.paper.get(name, math.nan)}
+        lines.append(line)
+    cells = pd.DataFrame(lines, columns=COLUMNS)
+    cells["p_holm"] = holm(cells.p.tolist())
+    return Results(frame, cells, [*_missing(cells, planned), *_mixed(rows)], _method(ablation, differences))
+
+
+COSTS = ("parameters", "step_seconds", "peak_memory", "seconds")
+COLUMNS = [
+    "cell", "seeds", "missing", "mean", "low", "high",
+    "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "paper", *COSTS,
+]  # fmt: skip
+
+
+def _line(ablation: Ablation, row: dict) -> dict:
+    return {"cell": sweep.name(row["cell"]), "seed": row["seed"], "value": metric_of(row["metrics"], ablation.metric)} | {
+        cost: row[cost] for cost in COSTS
+    }
+
+
+def _missing(cells: pd.DataFrame, planned: int) -> list[str]:
+    lacking = cells[cells.missing > 0]
+    if not len(lacking):
+        return []
+    words = ", ".join(f"{line.cell} ({line.seeds} of {planned})" for line in lacking.itertuples())
+    return [f"Seeds are missing: {words}. Their numbers are of the seeds there are, and differences of those that both cells have."]
+
+
+def _mixed(rows: list[dict]) -> list[str]:
+    """A sentence for each thing that should have been the same for all runs, and was not."""
+    notes = []
+    packages = sorted({name for row in rows for name in row["environment"]["packages"]})
+    for what, of in (
+        ("commits", lambda row: _short(row["environment"]["commit"] or "unknown")),
+        ("devices", lambda row: ", ".join(sorted(set(row["environment"]["devices"])))),
+        ("versions of Python", lambda row: row["environment"]["python"]),
+        ("numbers of lanes", lambda row: f"{row['lanes']}"),
+        *((f"versions of {name}", lambda row, name=name: row["environment"]["packages"][name]) for name in packages),
+    ):
+        found = pd.Series([of(row) for row in rows], dtype=str).value_counts()
+        if len(found) > 1:
+            words = ", ".join(f"{value} ({count} runs)" for value, count in found.items())
+            told = "; memory and time of a step are shares and not comparable" if what == "numbers of lanes" else ""
+            notes.append(f"Mixed {what}: {words}{told}.")
+    return notes
+
+
+def _short(commit: str) -> str:
+    """Twelve digits of a commit, and whether files differed from it."""
+    return commit[:12] + "-dirty" * commit.endswith("-dirty")
+
+
+def _method(ablation: Ablation, differences: list[list[float]]) -> list[str]:
+    lines = [f"Means over seeds with {LEVEL:.0%} intervals: Student's t, from {BOOTSTRAP_FROM} seeds on the BCa bootstrap."]
+    if differences:
+        test = "paired t tests over shared seeds"
+        if ablation.test_share is not None:
+            test = f"t tests corrected for overlapping training sets (Nadeau and Bengio, test/train = {ablation.test_share:.3g})"
+        lines.append(f"Differences to the first cell by {test}; p values are Holm's over the {len(differences)} comparison(s).")
+        if math.isfinite(smallest := detectable(differences)):
+            lines.append(
+                f"With {POWER:.0%} power this table would have found a difference of {smallest:.3g}; "
+                "a smaller one may be there and not be seen."
+            )
+    if ablation.paper:
+        lines.append(f"The paper's numbers: {ablation.source}.")
+    return lines
