@@ -71,6 +71,7 @@ class MultiHeadAttention(nn.Module):
       dtype: type of the computation; by default that of inputs and parameters. Softmax is float32 at least.
       param_dtype: type of the parameters.
       qkv_features: width of queries, keys and values over all heads; by default the width of the inputs.
+      key_features: width of queries and keys alone, where it is not that of values.
       out_features: width of the output; by default the width of the query inputs.
       dropout_rate: dropout of the attention weights (when not `deterministic`), from the PRNG collection "dropout".
       deterministic: no dropout; may be given in the call instead.
@@ -101,6 +102,7 @@ class MultiHeadAttention(nn.Module):
     route: str = "auto"
     rotary: bool = False
     linear: type[nn.Module] = nn.DenseGeneral
+    key_features: int | None = None
 
     @nn.compact
     def __call__(
@@ -132,7 +134,7 @@ class MultiHeadAttention(nn.Module):
           (B, Q, out_features), or a Memory.
 
         Raises:
-          ValueError: a number of heads that does not divide `qkv_features`, or inputs that are not (B, length, D).
+          ValueError: heads that do not divide `qkv_features` or `key_features`, or inputs that are not (B, length, D).
         """
         if inputs_q.ndim != 3:
             raise ValueError(f"inputs_q has shape {inputs_q.shape}; expected (batch, length, features)")
@@ -141,8 +143,10 @@ class MultiHeadAttention(nn.Module):
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
         width = self.qkv_features or inputs_q.shape[-1]
-        if width % self.num_heads:
-            raise ValueError(f"{self.num_heads} heads do not divide the {width} features of queries, keys and values")
+        widths = dict(value=width, key=self.key_features or width)
+        for name, features in widths.items():
+            if features % self.num_heads:
+                raise ValueError(f"{self.num_heads} heads do not divide the {features} features of {name}s")
         projection = functools.partial(
             self.linear,
             use_bias=self.use_bias,
@@ -154,7 +158,7 @@ class MultiHeadAttention(nn.Module):
         score_of = (lambda *given: Rotary(layer(*given))) if self.rotary else layer
 
         def project(name, inputs):
-            heads = (self.num_heads, width // self.num_heads)
+            heads = (self.num_heads, widths.get(name, widths["key"]) // self.num_heads)
             x = projection(heads, kernel_init=self.kernel_init, bias_init=self.bias_init, name=name)(inputs)
             if self.normalize_qk and name != "value":
                 norm = nn.LayerNorm(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=f"{name}_ln")

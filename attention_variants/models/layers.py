@@ -64,6 +64,7 @@ def attention(config, variant: Any, rotary: bool = False) -> MultiHeadAttention:
     return MultiHeadAttention(
         rotary=rotary,
         num_heads=config.heads,
+        key_features=config.heads * config.key_size or None,
         variant=variant,
         route=config.route,
         dtype=config.dtype,

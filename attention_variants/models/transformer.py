@@ -32,6 +32,8 @@ SIZES = {
 class Config:
     """`layers` in the encoder and as many in the decoder; `width` is D, `feed_forward` the inner width of the feed-forward nets.
 
+    `key_size`: d_k, of a head's queries and keys; 0 is width / heads, which values always have.
+
     `positions`: added to the embeddings ("sinusoidal"), or known to self-attention alone: "rotary" (RoFormer), "relative" (T5's
     learned buckets, shared by the layers), "alibi". `remat`: each layer is computed again in the backward pass, to save memory.
     """
@@ -40,6 +42,7 @@ class Config:
     width: int = 512
     heads: int = 8
     feed_forward: int = 2048
+    key_size: int = 0
     norm: Literal["post", "pre"] = "post"
     positions: Literal["sinusoidal", "rotary", "relative", "alibi", "none"] = "sinusoidal"
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
@@ -50,6 +53,8 @@ class Config:
         for name in ("layers", "width", "heads", "feed_forward"):
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name} is {getattr(self, name)}; expected at least 1")
+        if self.key_size < 0:
+            raise InputError(f"model.key_size is {self.key_size}; expected 0 for width / heads, or at least 1")
         if self.width % self.heads:
             fits = [h for h in range(1, self.width + 1) if self.width % h == 0]
             near = min(fits, key=lambda h: abs(h - self.heads))

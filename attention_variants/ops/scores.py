@@ -89,22 +89,26 @@ class DotProduct(Score):
 
     magnitude_of_norm = True
 
+    def divisor(self, size: int) -> float:
+        """√d."""
+        return math.sqrt(size)
+
     def log_similarity(self, queries, keys):
         queries, keys = float32(queries), float32(keys)
         qq_BHQ1 = jnp.einsum("bqhk,bqhk->bhq", queries, queries)[..., :, None]
         kk_BH1S = jnp.einsum("bshk,bshk->bhs", keys, keys)[..., None, :]
-        return -(qq_BHQ1 + kk_BH1S - 2 * inner(queries, keys)) / (2 * math.sqrt(keys.shape[-1]))
+        return -(qq_BHQ1 + kk_BH1S - 2 * inner(queries, keys)) / (2 * self.divisor(keys.shape[-1]))
 
     def log_magnitude(self, keys):
         keys = float32(keys)
         kk_BH1S = jnp.einsum("bshk,bshk->bhs", keys, keys)[..., None, :]
-        return kk_BH1S / (2 * math.sqrt(keys.shape[-1]))
+        return kk_BH1S / (2 * self.divisor(keys.shape[-1]))
 
     def logits(self, queries, keys):
-        return inner(queries / math.sqrt(queries.shape[-1]), keys)
+        return inner(queries / self.divisor(queries.shape[-1]), keys)
 
     def as_dot(self, queries, keys):
-        return queries / math.sqrt(queries.shape[-1]), keys
+        return queries / self.divisor(queries.shape[-1]), keys
 
 
 def with_key_term(fq_BQHF: jax.Array, fk_BSHF: jax.Array, term_BSH: jax.Array) -> tuple[jax.Array, jax.Array]:

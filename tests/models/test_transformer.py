@@ -139,6 +139,24 @@ def test_decoding_step_by_step_is_decoding_at_once(norm, positions):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), caches) == shapes
 
 
+def test_keys_may_have_another_size_than_values():
+    """d_k of table 3, rows (B): queries and keys alone; decoding from the cache is decoding at once."""
+    config = Config(layers=1, width=H * K, heads=H, feed_forward=F, key_size=5)
+    model = transformer.build(config, variants.load("standard").Config(), VOCABULARY)
+    c = case("post")
+    params = jax.jit(model.init)(jax.random.key(0), c.source, c.target)
+    shapes = {name: x["kernel"].shape for name, x in params["params"]["decoder_0"]["cross_attention"].items()}
+    assert shapes == {"query": (H * K, H, 5), "key": (H * K, H, 5), "value": (H * K, H, K), "out": (H, K, H * K)}
+    whole = model.apply(params, c.source, c.target)
+    encoded, mask = model.apply(params, c.source, method="encode")
+    caches = model.apply(params, encoded, T, method="start")
+    token = jnp.full(B, reference.BEGIN)
+    for at in range(T):
+        logits, caches = model.apply(params, token[:, None], at, mask, caches, method="step")
+        np.testing.assert_allclose(logits[:, 0], whole[:, at], rtol=1e-4, atol=1e-4)
+        token = c.target[:, at]
+
+
 def test_what_stands_in_a_cache_before_it_is_written_does_not_matter():
     c = case("post")
     encoded, mask = c.model.apply(c.params, c.source, method="encode")
@@ -271,6 +289,7 @@ def test_embeddings_start_with_length_one():
         (dict(heads=-2), "model.heads is -2; expected at least 1"),
         (dict(width=0), "model.width is 0; expected at least 1"),
         (dict(feed_forward=0), "model.feed_forward is 0; expected at least 1"),
+        (dict(key_size=-1), "model.key_size is -1; expected 0 for width / heads, or at least 1"),
     ],
 )
 def test_a_config_that_cannot_be_built_is_refused(wrong, message):

@@ -69,3 +69,14 @@ def test_standard_is_a_gaussian_similarity_times_a_magnitude():
     score = variants.layer("standard").apply({}, None, None, None)
     expected, _ = attention(q, k, v, gaussian, growth)
     np.testing.assert_allclose(attend(*map(jnp.float32, (q, k, v)), score=score), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_unscaled_is_the_plain_product():
+    """softmax(q·k) = exp(−‖q−k‖² / 2) · exp(‖k‖² / 2), normalised; and other weights than the scaled product's."""
+    q, k, v = (np.random.default_rng(n).normal(size=shape) for n, shape in enumerate([(2, 5, 3, 11), (2, 7, 3, 11), (2, 7, 3, 13)]))
+    expected, _ = attention(q, k, v, lambda q, k: np.exp(-((q - k) ** 2).sum() / 2), lambda k: np.exp((k**2).sum() / 2))
+    found = [
+        attend(*map(jnp.float32, (q, k, v)), score=variants.layer(n).apply({}, None, None, None)) for n in ("unscaled", "standard")
+    ]
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
+    assert abs(found[1] - expected).max() > 0.1
