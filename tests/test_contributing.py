@@ -77,3 +77,17 @@ def test_the_source_trains(written, tmp_path):
     result = train(config, tmp_path / "run", quiet=True)
     assert result.results["metric"] == "exact_match"
     assert result.results["steps"] == 2
+
+
+def test_the_ablation_is_launched_and_reported(tmp_path, environment):
+    """Norms are two programs, of two lanes each; the table has a line for each cell."""
+    root = pathlib.Path(__file__).parents[1]
+    (tmp_path / "example.py").write_text(example("ablation"))
+    words = [f"--experiment={tmp_path / 'example.py'}", f"--workdir={tmp_path / 'runs'}", "--seeds=1", "--tiny", "--launcher=lanes"]
+    command = [sys.executable, "-m", "experiments.launch", *words]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "program 2 of 2: 2 runs" in done.stderr
+    assert [line.split(",")[0] for line in (tmp_path / "runs" / "table.csv").read_text().splitlines()[1:]] == ['"norm=post'] * 2 + [
+        '"norm=pre'
+    ] * 2

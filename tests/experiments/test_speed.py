@@ -7,7 +7,7 @@ from attention_variants.errors import InputError
 from experiments import speed
 from experiments.timing import Contender, Table, Timing, alternate, assert_same
 
-LONG = ("step", "decoding")  # contenders in processes of their own, PyTorch among them
+LONG = ("step", "decoding", "lanes")  # contenders in processes of their own, PyTorch among them; whole runs
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in speed.names()])
