@@ -65,8 +65,15 @@ def _section(title: str, figures: list[str]) -> str:
 def _table(module: ModuleType, results: Results) -> str:
     """As `written` has it; behind each rounded number stands, as data-value, the one of the CSV."""
     columns = {"cell": "cell", module.ABLATION.metric: "mean", "difference": "difference", "p (Holm)": "p_holm", "paper": "paper"}
-    columns |= {"seeds": "seeds", "parameters": "parameters", "ms/step": "step_seconds", "MiB": "peak_memory"}
-    titles = written.header(module)
+    columns |= {
+        "over sentences": "sentences_low",
+        "p (sentences)": "sentences_p",
+        "seeds": "seeds",
+        "parameters": "parameters",
+        "ms/step": "step_seconds",
+        "MiB": "peak_memory",
+    }
+    titles = written.header(module, results)
     head = "".join(f"<th>{_text(title)}</th>" for title in titles)
     body = []
     for cells, line in zip(written.lines(module, results), results.cells.to_dict("records"), strict=True):

@@ -31,7 +31,7 @@ def show(name: str, module: ModuleType, plan: list, held: list[dict], folder: pa
         console.print("no run is finished, so there is no table yet")
         return
     seeds = len({run.seed for run in plan})
-    results = tables.results(module.ABLATION, found, seeds)
+    results = tables.with_sentences(tables.results(module.ABLATION, found, seeds), module.ABLATION, plan)
     written.in_terminal(rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 160), name, module, results)
     if folder is not None:
         with told_of(folder):
@@ -64,7 +64,8 @@ def main() -> None:
     found = [row for run in plan if (row := rows.of(run) or rows.holding(held, run))]
     seeds = len({run.seed for run in plan})
     text = written.FORMATS[{"markdown": "md", "latex": "tex"}.get(options.format, options.format)]
-    print(text(name, module, tables.results(module.ABLATION, found, seeds)), end="")
+    results = tables.with_sentences(tables.results(module.ABLATION, found, seeds), module.ABLATION, plan)
+    print(text(name, module, results), end="")
     return None
 
 

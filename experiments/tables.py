@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from attention_variants.train import runs
 from attention_variants.train.runs import metric_of
 from experiments import sweep
-from experiments.ablation import Ablation
+from experiments.ablation import Ablation, Run
 from experiments.statistics import BOOTSTRAP_FROM, LEVEL, POWER, detectable, holm, mean, paired, resampled
 
 
@@ -60,6 +61,21 @@ COLUMNS = [
     "cell", "seeds", "missing", "mean", "low", "high",
     "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "paper", *COSTS,
 ]  # fmt: skip
+
+
+def with_sentences(results: Results, ablation: Ablation, plan: list[Run]) -> Results:
+    """Adds what the test sentences say, where the metric is a BLEU and every finished run has kept its answers."""
+    done = [run for run in plan if runs.finished(run.workdir)]
+    seeds = {name: [run for run in done if sweep.name(run.cell) == name] for name in results.cells.cell}
+    kept = all((run.workdir / runs.ANSWERS).exists() for run in done) and all(map(len, seeds.values()))
+    if ablation.metric != "test.bleu" or not kept:
+        return results
+    from experiments import bleu  # sacrebleu takes a while to import
+
+    found = pd.DataFrame(bleu.bootstrap([[bleu.counts(run.workdir) for run in own] for own in seeds.values()]))
+    cells = results.cells.assign(sentences_low=found.low, sentences_high=found.high, sentences_p=holm(found.p.tolist()))
+    line = "Over sentences: 95% intervals of the mean BLEU and Holm's p values by the paired bootstrap over test sentences"
+    return results._replace(cells=cells, method=[*results.method, f"{line}, {bleu.RESAMPLES} resamples."])
 
 
 def _line(ablation: Ablation, row: dict) -> dict:

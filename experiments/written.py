@@ -11,24 +11,28 @@ import rich.table
 from experiments.tables import Results
 
 
-def header(module: ModuleType) -> list[str]:
+def header(module: ModuleType, results: Results) -> list[str]:
     """The names of the columns."""
     metric = module.ABLATION.metric
+    sentences = ["over sentences", "p (sentences)"] if "sentences_p" in results.cells else []
     paper = ["paper"] if module.ABLATION.paper else []
-    return ["cell", metric, "difference", "p (Holm)", *paper, "seeds", "parameters", "ms/step", "MiB"]
+    return ["cell", metric, "difference", "p (Holm)", *sentences, *paper, "seeds", "parameters", "ms/step", "MiB"]
 
 
 def lines(module: ModuleType, results: Results) -> list[list[str]]:
     """The cells of text of every line, "±" for half of an interval."""
     found = []
     for line in results.cells.to_dict("records"):
+        sentences = []
+        if "sentences_p" in line:
+            sentences = [f"[{line['sentences_low']:.2f}, {line['sentences_high']:.2f}]", _p(line["sentences_p"])]
         paper = [_number(line["paper"])] if module.ABLATION.paper else []
         missing = f" of {line['seeds'] + line['missing']}!" if line["missing"] else ""
         costs = [_number(line["parameters"], "{:,.0f}"), _number(line["step_seconds"], "{:.3g}", 1e3)]
         costs += [_number(line["peak_memory"], "{:,.1f}", 2**-20)]
         value = _interval(line["mean"], line["low"], line["high"])
         difference = _interval(line["difference"], line["difference_low"], line["difference_high"], sign=True)
-        found.append([line["cell"], value, difference, _p(line["p_holm"]), *paper, f"{line['seeds']}{missing}", *costs])
+        found.append([line["cell"], value, difference, _p(line["p_holm"]), *sentences, *paper, f"{line['seeds']}{missing}", *costs])
     return found
 
 
@@ -42,7 +46,7 @@ def in_terminal(console: rich.console.Console, name: str, module: ModuleType, re
         console.print(f"! {note}", style="bold", markup=False, soft_wrap=True)
     console.print(f"{name}: {question(module)}", markup=False, soft_wrap=True)
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for i, title in enumerate(header(module)):
+    for i, title in enumerate(header(module, results)):
         table.add_column(title, justify="right" if i else "left", no_wrap=True)
     for line in lines(module, results):
         table.add_row(*(rich.markup.escape(cell) for cell in line))
@@ -53,7 +57,7 @@ def in_terminal(console: rich.console.Console, name: str, module: ModuleType, re
 
 def in_markdown(name: str, module: ModuleType, results: Results) -> str:
     escaped = lambda cells: "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-    body = [escaped(header(module)), "|---" + "|---:" * (len(header(module)) - 1) + "|"]
+    body = [escaped(header(module, results)), "|---" + "|---:" * (len(header(module, results)) - 1) + "|"]
     body += [escaped(line) for line in lines(module, results)]
     notes = [f"**{note}**" for note in results.notes]
     return "\n\n".join([f"**{name}**: {question(module)}", *notes, "\n".join(body), " ".join(results.method)]) + "\n"
@@ -68,7 +72,12 @@ def in_csv(name: str, module: ModuleType, results: Results) -> str:
 def in_latex(name: str, module: ModuleType, results: Results) -> str:
     """A tabular for booktabs, with the notes as a caption would have them, as comments."""
     row = lambda cells: " & ".join(map(_latex, cells)) + r" \\"
-    body = [r"\begin{tabular}{l" + "r" * (len(header(module)) - 1) + "}", r"\toprule", row(header(module)), r"\midrule"]
+    body = [
+        r"\begin{tabular}{l" + "r" * (len(header(module, results)) - 1) + "}",
+        r"\toprule",
+        row(header(module, results)),
+        r"\midrule",
+    ]
     body += [*(row(line) for line in lines(module, results)), r"\bottomrule", r"\end{tabular}"]
     comments = [f"% {text}" for text in (f"{name}: {question(module)}", *results.notes, *results.method)]
     return "\n".join([*comments, *body]) + "\n"

@@ -139,6 +139,25 @@ def test_a_metric_that_no_run_found_is_refused(found):
         tables.results(Ablation("configs/translation.py", ABLATION.cells, "test.blue"), found, SEEDS)
 
 
+def test_sentences_are_bootstrapped_where_answers_are_kept(found, tmp_path):
+    """Columns of their own, in every form; without the answers of one run there are none."""
+    plan = ablations.plan(ABLATION, tmp_path, SEEDS)
+    for number, run in enumerate(plan):
+        run.workdir.mkdir(parents=True)
+        (run.workdir / "DONE").write_text("")
+        line = "the {} dogs run over grass"
+        answers = [{"source": "", "reference": line.format(n), "answer": line.format(n + number % 3)} for n in range(13)]
+        (run.workdir / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    plain = tables.results(ABLATION, found, SEEDS)
+    results = tables.with_sentences(plain, ABLATION, plan)
+    assert (results.cells.sentences_low <= results.cells.sentences_high).all()
+    assert np.isnan(results.cells.sentences_p).tolist() == [True, False, False]
+    assert "over sentences" in written.in_markdown("x", MODULE, results)
+    assert "p (sentences)" in page.html("x", MODULE, plan, found, results)
+    (plan[3].workdir / "answers.jsonl").unlink()
+    assert tables.with_sentences(plain, ABLATION, plan) is plain
+
+
 # Rows that outlive the runs.
 
 
