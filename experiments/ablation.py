@@ -59,6 +59,8 @@ class Ablation:
         for name in self.paper:
             if name not in names:
                 raise unknown("cell that has a number of the paper:", name, names)
+        if self.test_share is not None and not self.test_share > 0:
+            raise InputError(f"test_share is {self.test_share}; expected test examples divided by training examples, or None")
         if self.paper and not self.source:
             raise InputError("the ablation has numbers of a paper and no source; expected paper, table and what they measure")
 
@@ -108,6 +110,8 @@ class Run(NamedTuple):
         for key, value in self.changes.items():
             node = config
             *sections, last = key.split(".")
+            if last == "name":
+                raise InputError(f"{key} cannot be changed; names are pieces of the config string, {sections[0]}=…")
             for section in sections:
                 node = node[_known(section, node, key)]
             _known(last, node, key)
@@ -137,7 +141,7 @@ def load(path: str) -> tuple[str, ModuleType]:
     file = pathlib.Path(path)
     if not file.suffix and not file.exists():
         file = ROOT / "experiments" / f"{path}.py"
-    if not file.is_file():
+    if not file.is_file() or file.suffix != ".py":
         raise unknown("ablation", path, names())
     spec = importlib.util.spec_from_file_location(f"experiments.{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
@@ -158,6 +162,15 @@ def names() -> list[str]:
     """The ablations that lie beside this file."""
     files = sorted((ROOT / "experiments").glob("*.py"))
     return [file.stem for file in files if "ABLATION = Ablation(" in file.read_text() and file.stem != "ablation"]
+
+
+def of_workdir(workdir: pathlib.Path) -> dict:
+    """What a launch has written of itself into the folder. Raises InputError where it has not."""
+    try:
+        found = json.loads((workdir / "experiment.json").read_text())
+        return {name: found[name] for name in ("experiment", "file", "tiny")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{workdir} exists and is not the workdir of an ablation; expected a new or empty folder") from None
 
 
 def plan(ablation: Ablation, workdir: pathlib.Path, seeds: int, tiny: bool = False) -> list[Run]:

@@ -30,7 +30,7 @@ class Sentences(NamedTuple):
 def counts(workdir: pathlib.Path) -> np.ndarray:
     """(N, 10) of the N test sentences of a run: n-grams that match and that there are, for n of 1 to 4; lengths of both sides."""
     scorer = sacrebleu.BLEU(effective_order=True)  # says nothing of the counts, and spares a warning for each sentence
-    rows = map(json.loads, (workdir / ANSWERS).read_text().splitlines())
+    rows = map(json.loads, filter(None, (workdir / ANSWERS).read_text().split("\n")))
     scores = (scorer.sentence_score(row["answer"], [row["reference"]]) for row in rows)
     return np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scores])
 

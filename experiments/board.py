@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import threading
 import time
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import rich.console
 import rich.live
 import rich.table
 
+from attention_variants.errors import InputError
 from attention_variants.train import durations, runs
 from attention_variants.train.runs import metric_of
 from experiments import sweep
@@ -29,7 +31,9 @@ class State(NamedTuple):
 def state(run: Run, metric: str) -> State:
     """Where a run is, from its workdir."""
     if runs.finished(run.workdir):
-        return State(1.0, True, metric_of(runs.results(run.workdir), metric))
+        with contextlib.suppress(InputError):  # the table at the end will say that there is no such metric
+            return State(1.0, True, metric_of(runs.results(run.workdir), metric))
+        return State(1.0, True, math.nan)
     path = run.workdir / "metrics.jsonl"
     if not path.exists():
         return State(0.0, False, None)

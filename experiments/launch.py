@@ -11,7 +11,6 @@
 The same command again goes on: what is DONE in the workdir, or is among the rows in experiments/results, is not run again.
 """
 
-import json
 import pathlib
 import sys
 
@@ -21,6 +20,7 @@ from absl import flags
 
 from attention_variants.errors import InputError
 from attention_variants.train import cli, runs
+from attention_variants.train import workdir as workdirs
 from attention_variants.train.workdir import told_of, write_json
 from experiments import ablation as ablations
 from experiments import launchers, rows, sweep
@@ -53,12 +53,16 @@ def main() -> None:
     if options.record and options.tiny:
         raise InputError("--record with --tiny would keep numbers that show nothing; expected one of them")
     launcher = launchers.load(options.launcher)
-    getattr(launcher, "check", lambda options: None)(options)
+    if not options.dry_run:
+        getattr(launcher, "check", lambda options: None)(options)
     name, module = ablations.load(options.experiment)
     ablation = module.ABLATION
     workdir = pathlib.Path(options.workdir).expanduser().absolute()
     check(workdir, name, options.tiny)
     plan = ablations.plan(ablation, workdir, options.seeds, options.tiny)
+    for run in plan:
+        if (run.workdir / "config.json").exists():  # of an ablation that was another one then, say
+            workdirs.check(run.workdir, run.settings())
     held = [] if options.tiny or options.again else rows.committed(name)
     waiting = [run for run in plan if not runs.finished(run.workdir) and not rows.holding(held, run)]
     console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
@@ -71,7 +75,8 @@ def main() -> None:
     options.workdir = str(workdir)
     failures = []
     if waiting:
-        with Board(ablation, plan, console) as board:
+        shown = [run for run in plan if runs.finished(run.workdir) or not rows.holding(held, run)]
+        with Board(ablation, shown, console) as board:
             failures = launcher.launch(waiting, board, options)
     if failures is None:  # what was launched runs elsewhere
         return None
@@ -91,11 +96,9 @@ def main() -> None:
 def check(workdir: pathlib.Path, name: str, tiny: bool) -> None:
     """Refuses a folder of something else. Nothing is written."""
     with told_of(workdir):
-        if not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir())):
+        if not workdir.exists() or (workdir.is_dir() and all(file.suffix == ".partial" for file in workdir.iterdir())):
             return
-        if not (workdir / "experiment.json").is_file():
-            raise InputError(f"{workdir} exists and is not the workdir of an ablation; expected a new or empty folder")
-        found = json.loads((workdir / "experiment.json").read_text())
+        found = ablations.of_workdir(workdir)
     if (found["experiment"], found["tiny"]) != (name, tiny):
         of = lambda name, tiny: name + " (tiny)" * tiny
         theirs, ours = of(found["experiment"], found["tiny"]), of(name, tiny)

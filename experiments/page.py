@@ -8,6 +8,7 @@ import html as web
 import json
 import math
 import pathlib
+import shlex
 from types import ModuleType
 
 import numpy as np
@@ -92,7 +93,7 @@ def _against(ablation: Ablation, rows: list[dict]) -> list[str]:
         own = [
             cell for cell in ablation.cells if cell == base or {k: v for k, v in cell.items() if k != key} == _without(base, key)
         ]
-        if len(own) > 2:
+        if len(own) > 1:
             groups[key] = {str(cell.get(key, "as configured")): cell for cell in own}
     if not groups:
         groups[""] = {sweep.name(cell): cell for cell in ablation.cells}
@@ -145,8 +146,8 @@ def _run(run: Run, rows: list[dict], ablation: Ablation) -> str:
     """How it ended, in which settings it differs from the config file, and its command."""
     row = next((row for row in rows if (row["cell"], row["seed"]) == (run.cell, run.seed)), None)
     state = "not finished" if row is None else f"{ablation.metric} {metric_of(row['metrics'], ablation.metric):.4g}"
-    changes = "\n".join(f"{key} = {value}" for key, value in run.changes.items())
-    command = row["command"] if row else " ".join(run.command())
+    changes = "\n".join([run.config, *(f"{key} = {value}" for key, value in run.changes.items())])
+    command = row["command"] if row else shlex.join(run.command())
     if (file := run.workdir / "command.txt").exists():
         command = file.read_text().splitlines()[0]
     inside = f"<pre>{_text(command)}</pre><pre>{_text(changes)}</pre>"

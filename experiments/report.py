@@ -5,7 +5,6 @@ python -m experiments.report --experiment=first_look             # from the comm
 python -m experiments.report --experiment=first_look --format=markdown        # or csv, latex
 """
 
-import json
 import pathlib
 import sys
 from types import ModuleType
@@ -47,9 +46,7 @@ def main() -> None:
         raise InputError("expected either --workdir=DIR, of a sweep's runs, or --experiment=NAME, of rows on file")
     if options.workdir:
         folder = pathlib.Path(options.workdir).expanduser().absolute()
-        if not (folder / "experiment.json").is_file():
-            raise InputError(f"{folder} is not the workdir of an ablation; expected the --workdir of experiments.launch")
-        found = json.loads((folder / "experiment.json").read_text())
+        found = ablations.of_workdir(folder)
         name, module = ablations.load(found["file"])
         seeds = max((int(p.name.removeprefix("seed=")) + 1 for p in folder.glob("*/seed=*")), default=1)
         plan, held = ablations.plan(module.ABLATION, folder, seeds, found["tiny"]), []

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 
 from attention_variants.train import runs
-from attention_variants.train.workdir import write_whole
+from attention_variants.train.workdir import open_for_reading, write_whole
 from experiments.ablation import ROOT, Run, fingerprint
 
 RESULTS = ROOT / "experiments" / "results"
@@ -22,7 +22,7 @@ def of(run: Run) -> dict | None:
     return {
         "cell": run.cell,
         "seed": run.seed,
-        "config": fingerprint(run.settings()),
+        "config": fingerprint(open_for_reading(run.workdir)[1]),
         "metrics": {split: results[split] for split in ("validation", "test") if split in results},
         **{name: results[name] for name in KEPT},
         "environment": {name: environment[name] for name in ("python", "packages", "devices", "commit")},
@@ -36,7 +36,7 @@ def path(name: str) -> pathlib.Path:
 
 def committed(name: str) -> list[dict]:
     """The rows on file, none where there is no file."""
-    return [json.loads(line) for line in path(name).read_text().splitlines()] if path(name).exists() else []
+    return [json.loads(line) for line in path(name).read_text().split("\n") if line] if path(name).exists() else []
 
 
 def holding(rows: Iterable[dict], run: Run) -> dict | None:

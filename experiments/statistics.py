@@ -38,7 +38,7 @@ def mean(values: Sequence[float]) -> Mean:
     x = np.asarray(values, float)
     if len(x) < 2:
         return Mean(float(x.mean()) if len(x) else math.nan, math.nan, math.nan)
-    if not x.std():
+    if not np.ptp(x):
         return Mean(float(x[0]), float(x[0]), float(x[0]))
     if len(x) < BOOTSTRAP_FROM:
         return Mean(float(x.mean()), *_t_interval(x.mean(), stats.sem(x), len(x) - 1))
@@ -82,14 +82,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def detectable(differences: Sequence[Sequence[float]]) -> float:
+def detectable(differences: Sequence[Sequence[float]], test_share: float = 0.0) -> float:
     """The smallest true difference that a table would have found four times out of five.
 
     By a paired t test with the spread that the differences have together, their commonest number of seeds, and a level of 5 %
     divided by the number of comparisons (Holm's first step). nan where there is nothing to go by, 0 where nothing varies.
 
     Args:
-      differences: paired differences of each comparison.
+      differences: paired differences of each comparison. test_share: as for `resampled`, where splits overlap.
     """
     rows = [np.asarray(row, float) for row in differences if len(row) > 1]
     if not rows:
@@ -105,7 +105,7 @@ def detectable(differences: Sequence[Sequence[float]]) -> float:
     high = critical
     while missing(high) < 0:
         high *= 2
-    return float(math.sqrt(optimize.brentq(missing, 0, high) / n) * spread)
+    return float(math.sqrt(optimize.brentq(missing, 0, high) * (1 / n + test_share)) * spread)
 
 
 def _t_test(differences: np.ndarray, variance_factor: float) -> Difference:

@@ -1,6 +1,7 @@
 """From rows to a table that can be believed: means with intervals, paired differences, corrected p values, what is missing."""
 
 import math
+import re
 from typing import NamedTuple
 
 import pandas as pd
@@ -68,6 +69,7 @@ def with_sentences(results: Results, ablation: Ablation, plan: list[Run]) -> Res
     done = [run for run in plan if runs.finished(run.workdir)]
     seeds = {name: [run for run in done if sweep.name(run.cell) == name] for name in results.cells.cell}
     kept = all((run.workdir / runs.ANSWERS).exists() for run in done) and all(map(len, seeds.values()))
+    kept = kept and len(done) == len(results.seeds)  # else they would be of other seeds than the means beside them
     if ablation.metric != "test.bleu" or not kept:
         return results
     from experiments import bleu  # sacrebleu takes a while to import
@@ -97,23 +99,24 @@ def _mixed(rows: list[dict]) -> list[str]:
     notes = []
     packages = sorted({name for row in rows for name in row["environment"]["packages"]})
     for what, of in (
-        ("commits", lambda row: _short(row["environment"]["commit"] or "unknown")),
+        ("commits", lambda row: row["environment"]["commit"] or "unknown"),
         ("devices", lambda row: ", ".join(sorted(set(row["environment"]["devices"])))),
         ("versions of Python", lambda row: row["environment"]["python"]),
         ("numbers of lanes", lambda row: f"{row['lanes']}"),
-        *((f"versions of {name}", lambda row, name=name: row["environment"]["packages"][name]) for name in packages),
+        *((f"versions of {name}", lambda row, name=name: row["environment"]["packages"].get(name, "none")) for name in packages),
     ):
         found = pd.Series([of(row) for row in rows], dtype=str).value_counts()
         if len(found) > 1:
-            words = ", ".join(f"{value} ({count} runs)" for value, count in found.items())
+            short = _short if what == "commits" else str
+            words = ", ".join(f"{short(value)} ({count} runs)" for value, count in found.items())
             told = "; memory and time of a step are shares and not comparable" if what == "numbers of lanes" else ""
             notes.append(f"Mixed {what}: {words}{told}.")
     return notes
 
 
 def _short(commit: str) -> str:
-    """Twelve digits of a commit, and whether files differed from it."""
-    return commit[:12] + "-dirty" * commit.endswith("-dirty")
+    """Twelve digits of a commit's hash, and whether files differed from it."""
+    return re.sub(r"([0-9a-f]{12})[0-9a-f]{28}", r"\1", commit)
 
 
 def _method(ablation: Ablation, differences: list[list[float]]) -> list[str]:
@@ -123,7 +126,7 @@ def _method(ablation: Ablation, differences: list[list[float]]) -> list[str]:
         if ablation.test_share is not None:
             test = f"t tests corrected for overlapping training sets (Nadeau and Bengio, test/train = {ablation.test_share:.3g})"
         lines.append(f"Differences to the first cell by {test}; p values are Holm's over the {len(differences)} comparison(s).")
-        if math.isfinite(smallest := detectable(differences)):
+        if math.isfinite(smallest := detectable(differences, ablation.test_share or 0.0)):
             lines.append(
                 f"With {POWER:.0%} power this table would have found a difference of {smallest:.3g}; "
                 "a smaller one may be there and not be seen."

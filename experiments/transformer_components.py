@@ -31,7 +31,6 @@ ABLATION = Ablation(
         "heads=1": 24.9,
         "heads=16": 25.8,
         "layers=2": 23.7,
-        "feed_forward=1024": 25.4,
         "dropout=0.0": 24.6,
         "label_smoothing=0.0": 25.3,
         "label_smoothing=0.2": 25.7,

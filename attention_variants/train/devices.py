@@ -36,7 +36,8 @@ class Place(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A compiled step: `run(state, batches, hypers)`; FLOPs of a call over all devices (`train.flops`); bytes it needs on one."""
+    """A compiled step: `run(state, batches, hypers)`; FLOPs of a call over all devices (`train.flops`); bytes it needs on one,
+    or on all that lanes are divided over."""
 
     run: Callable
     flops: float
@@ -163,7 +164,9 @@ def _lanes(devices, lanes: int) -> Backend:
 
     def compiled(step, *arguments):
         many = jax.shard_map(jax.vmap(step), mesh=mesh, in_specs=beside, out_specs=beside)
-        return _program(jax.jit(many, donate_argnums=0).trace(*arguments))
+        program = _program(jax.jit(many, donate_argnums=0).trace(*arguments))
+        share = lanes / (lanes + padding)  # which is not padding
+        return program._replace(flops=program.flops * share, memory=program.memory * mesh.size)
 
     one = _one_device()
     everywhere = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

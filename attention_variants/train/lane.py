@@ -64,6 +64,7 @@ class Lane:
         self.error: InputError | None = None
         self._clock, self._tell, self._records = clock, tell, None
         self._before, self._flops, self._tokens, self._memory = Spent(), 0.0, 0, 0.0
+        self._lanes = clock.runs
         self._planned = {"steps": when.total, "epoch": when.per_epoch, "shapes": [list(s) for s in batches.shapes]}
         self._pipeline = stream(batches.until(when.total))
         judged = dict(metric=task.metric, mode=task.mode, keep=settings.run.keep)
@@ -78,8 +79,8 @@ class Lane:
         Raises:
           InputError: no checkpoint can be read, or the data or devices are not those that the run began with.
         """
-        if at is not None:
-            self.checkpoints.forget_after(at)
+        if at == 0:
+            self.checkpoints.forget_after(0)
         restored = self.checkpoints.restore_newest(like, first=at, set_aside=True)
         if restored is None or runs.finished(self.workdir):
             return restored and restored.state
@@ -91,9 +92,12 @@ class Lane:
         if meta["plan"] != self._planned:
             was = f"{self.workdir} was planned as {meta['plan']}, now {self._planned}"
             raise InputError(f"{was}; expected the data and devices it began with")
+        self.checkpoints.forget_after(int(state.step))
         self._pipeline.set_state(meta["pipeline"])
         self._before = Spent(**meta["clock"])
         self._flops, self._tokens, self._memory = meta["flops"], meta["tokens"], meta["memory"]
+        if state.step == self.when.total:  # all that is left is its end
+            self._lanes = meta["lanes"]
         return state
 
     def open_records(self, step: int, write: bool) -> None:
@@ -139,7 +143,13 @@ class Lane:
     def save(self, step: int, state, validation: dict | None = None) -> None:
         """A checkpoint, written in the background; `validation` are the metrics of this state."""
         beside = {"pipeline": self._pipeline.get_state(), "plan": self._planned, "validation": validation}
-        beside |= {"clock": self.spent._asdict(), "flops": self._flops, "tokens": self._tokens, "memory": self._memory}
+        beside |= {
+            "clock": self.spent._asdict(),
+            "flops": self._flops,
+            "tokens": self._tokens,
+            "memory": self._memory,
+            "lanes": self._lanes,
+        }
         numbers = {k: v for k, v in (validation or {}).items() if not isinstance(v, str)}
         self.checkpoints.save(step, state, beside, numbers or None)
 
@@ -148,6 +158,7 @@ class Lane:
         spent = self.spent
         return {
             "steps": self.when.total,
+            "lanes": self._lanes,
             **self.speed(),
             "step_seconds": spent.training / self.when.total,
             "peak_memory": self._memory,

@@ -255,8 +255,7 @@ def _train(
             progress.tell(f"stopped by a signal after step {step}; the same command goes on from there")
         if stopped:
             return [lane.error or Result(own[i], None) for i, lane in enumerate(lanes)]
-        of_all = {"lanes": len(lanes), "parameters": sum(x.size for x in jax.tree.leaves(initial.out_info.params))}
-        of_all |= {"padding": batches.padding}
+        of_all = {"parameters": sum(x.size for x in jax.tree.leaves(initial.out_info.params)), "padding": batches.padding}
         summaries = {i: of_all | lane.summary() for i, lane in live()}  # before the first conclusion, whose time is nobody else's
         results = {i: lane.conclude(initial.out_info, backend, summaries[i], write=main) for i, lane in live()}
         for i, lane in live() if main else ():

@@ -29,7 +29,7 @@ class Clock:
     """Where the time of a process goes, in seconds. `runs` that it works on at once have an equal share in it."""
 
     def __init__(self, runs: int = 1):
-        self._started, self._runs = time.monotonic(), runs
+        self._started, self.runs = time.monotonic(), runs
         self.parts: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -54,8 +54,8 @@ class Clock:
     def spent(self, before: Spent) -> Spent:
         """What a run has cost by now, which had cost `before` when this process began with it."""
         names = before.parts | self.parts
-        parts = {name: before.parts.get(name, 0.0) + self.parts.get(name, 0.0) / self._runs for name in names}
-        return Spent(before.total + self.now / self._runs, parts)
+        parts = {name: before.parts.get(name, 0.0) + self.parts.get(name, 0.0) / self.runs for name in names}
+        return Spent(before.total + self.now / self.runs, parts)
 
 
 class Progress:

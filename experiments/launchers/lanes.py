@@ -3,7 +3,7 @@
 import shlex
 
 from attention_variants.errors import InputError
-from attention_variants.train import loop
+from attention_variants.train import loop, workdir
 from experiments.ablation import Run
 from experiments.board import watched
 from experiments.launchers import Failure
@@ -12,16 +12,23 @@ from experiments.launchers import Failure
 def launch(plan, board, options) -> list[Failure]:
     """One group after the other, in this process. Ctrl-C and SIGTERM let what is in hand be saved."""
     del options
-    failures = []
-    together = groups(plan)
+    failures, open_ = [], []
+    for run in plan:
+        try:
+            workdir.check(run.workdir, run.settings())
+            open_.append(run)
+        except InputError as error:  # which the runs beside it need not suffer from
+            failures.append(Failure(run, str(error)))
+            board.failed.add(run.workdir)
+    together = groups(open_)
     for number, group in enumerate(together, start=1):
         board.tell(f"program {number} of {len(together)}: {len(group)} runs")
         own = [run.resolve() for run in group], [run.workdir for run in group]
         try:
             with watched(board):
                 found = loop.train_together(*own, commands=[shlex.join(run.command()) for run in group], quiet=True)
-        except InputError as error:
-            found = [error] * len(group)
+        except Exception as error:  # a device without room, say; other groups may be smaller
+            found = [error if isinstance(error, InputError) else InputError(f"{type(error).__name__}: {error}")] * len(group)
         for run, result in zip(group, found, strict=True):
             if isinstance(result, InputError):
                 failures.append(Failure(run, str(result)))

@@ -8,7 +8,14 @@ import signal
 import subprocess
 import time
 
+from attention_variants.errors import InputError
 from experiments.launchers import Failure, last_words
+
+
+def check(options) -> None:
+    """Raises InputError for a number of processes that is none."""
+    if options.jobs < 0:
+        raise InputError(f"--jobs is {options.jobs}; expected 0 for the default, or how many")
 
 
 def launch(plan, board, options) -> list[Failure]:

@@ -3,6 +3,7 @@
 import logging
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 
@@ -23,8 +24,12 @@ class Training(submitit.helpers.Checkpointable):
         self.command, self.workdir, self._process = command, workdir, None
 
     def __call__(self) -> None:
-        self._process = subprocess.Popen(self.command)
-        if self._process.wait():
+        # Slurm's signal is for this process alone, which answers it in the midst of whatever it does: so it must hold no lock.
+        ignore = lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        self._process = subprocess.Popen(self.command, preexec_fn=ignore)
+        while self._process.poll() is None:
+            time.sleep(0.5)
+        if self._process.returncode:
             raise RuntimeError("the run failed; its log says why")
         if not runs.finished(self.workdir):
             # A signal had the run saved, and this process is the next to go: a job that returns would count as one that is done.
@@ -62,7 +67,7 @@ def launch(plan: list[Run], board, options) -> list[Failure]:
             board.update()
             time.sleep(1)
     except KeyboardInterrupt:
-        board.tell("the jobs go on; the same command watches the rest, `scancel` ends them")
+        board.tell("the jobs go on; launch again only when `squeue` has none of them left, or after `scancel`")
         return []
     # What a job came to only a cluster with accounting can tell; what its run came to, the workdir.
     failed = [(run, job) for run, job in zip(plan, jobs, strict=True) if not runs.finished(run.workdir)]

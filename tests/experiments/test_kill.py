@@ -20,16 +20,19 @@ def table(workdir) -> pd.DataFrame:
     return pd.read_csv(workdir / "table.csv").drop(columns=TIMED)
 
 
-@pytest.mark.parametrize("launcher", ["lanes", "local"])
-def test_ten_kills_change_no_bit_of_the_table(launcher, small, environment, tmp_path):
-    """Moments are drawn from the whole time that a launch takes, and each of them kills all its processes."""
+def notes(workdir) -> list[str]:
+    """What stands on top of the table."""
+    return [line for line in (workdir / "table.md").read_text().splitlines() if line.startswith("**")]
+
+
+def test_ten_kills_change_no_bit_of_the_table(small, environment, tmp_path):
+    """Moments are drawn from the whole time that a launch takes."""
 
     def start(workdir):
-        seeds = 2 if launcher == "lanes" else 1  # as each costs a process
-        words = [f"--experiment={small}", f"--workdir={workdir}", f"--seeds={seeds}", "--tiny", f"--launcher={launcher}"]
+        words = [f"--experiment={small}", f"--workdir={workdir}", "--seeds=2", "--tiny", "--launcher=lanes"]
         quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         command = [sys.executable, "-m", "experiments.launch", *words]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **quiet)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, **quiet)
 
     unbroken = tmp_path / "unbroken"
     assert start(unbroken).wait() == 0
@@ -41,22 +44,14 @@ def test_ten_kills_change_no_bit_of_the_table(launcher, small, environment, tmp_
         process = start(workdirs[-1])
         time.sleep(draw.uniform(0.0, seconds))
         if process.poll() is None:
-            kill_with_children(process)
+            process.kill()
+            process.wait()
             kills += 1
         else:  # it came to its end; the next kills are another sweep's
             workdirs.append(tmp_path / f"killed_{len(workdirs)}")
     assert start(workdirs[-1]).wait() == 0
     for killed in workdirs:
         pd.testing.assert_frame_equal(table(killed), table(unbroken), check_exact=True)
+        assert notes(killed) == notes(unbroken)
         for run in sorted(p.parent.relative_to(unbroken) for p in unbroken.rglob("DONE")):
             assert rows(killed / run) == rows(unbroken / run)
-
-
-def kill_with_children(process: subprocess.Popen) -> None:
-    """Processes of `local` have sessions of their own."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    children = [int(pid) for pid, parent in map(str.split, listed.splitlines()) if int(parent) == process.pid]
-    process.kill()
-    process.wait()
-    for child in children:
-        subprocess.run(["kill", "-9", str(child)], check=False, capture_output=True)

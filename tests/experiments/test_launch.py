@@ -5,9 +5,13 @@ import shlex
 import shutil
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+
+from experiments import ablation as ablations
+from experiments import launchers
 
 CELLS = ("as-configured", "dropout=0.2", "label_smoothing=0.1")
 RUNS = [f"{cell}/seed={seed}" for cell in CELLS for seed in (0, 1)]
@@ -97,10 +101,35 @@ def test_a_dry_run_estimates_the_cost_by_finished_runs(launched, launch):
     assert f"{round(left)} s of computing left" in done.stdout or f"{round(left / 60)} min of computing left" in done.stdout
 
 
+def test_an_ablation_that_has_changed_wants_another_workdir(launched, launch, small, tmp_path):
+    """Otherwise runs of the old one would stand in one table with runs of the new one."""
+    (tmp_path / "small.py").write_text(small.read_text().replace("12 steps", "14 steps"))
+    before = stamps(launched)
+    done = launch(launched, "--launcher=lanes", experiment=tmp_path / "small.py")
+    assert done.returncode == 2
+    assert "belongs to another config (run.duration: '12 steps' there, '14 steps' here)" in done.stderr
+    assert stamps(launched) == before
+
+
+def test_a_workdir_that_cannot_be_used_stops_no_lane_beside_it(launched, small, tmp_path):
+    _, module = ablations.load(str(small))
+    plan = ablations.plan(module.ABLATION, tmp_path, 1, tiny=True)[:2]
+    plan[0].workdir.mkdir(parents=True)
+    (plan[0].workdir / "something.txt").write_text("not ours")
+    shutil.copytree(launched / plan[1].workdir.relative_to(tmp_path), plan[1].workdir)
+    board = SimpleNamespace(tell=print, update=lambda now=False: None, failed=set())
+    (failure,) = launchers.load("lanes").launch(plan, board, None)
+    assert failure.run is plan[0]
+    assert "is not a run of this project" in failure.reason
+    assert board.failed == {plan[0].workdir}
+
+
 BAD = {
     "no experiment": (["--experiment="], "--experiment is missing"),
     "no such ablation": (["--experiment=experiments/first_lok.py"], "did you mean 'first_look'"),
     "unknown launcher": (["--launcher=lane"], "unknown launcher 'lane'; did you mean 'lanes'"),
+    "no ablation": (["--experiment=README.md"], "unknown ablation 'README.md'"),
+    "fewer than no processes": (["--jobs=-1"], "--jobs is -1"),
     "no seeds": (["--seeds=0"], "--seeds is 0; expected at least 1"),
     "unknown flag": (["--sedes=3"], "unknown flag 'sedes'; did you mean 'seeds'"),
     "an argument": (["lanes"], "unexpected argument 'lanes'"),
@@ -126,8 +155,15 @@ def test_a_mistake_is_one_sentence_and_starts_nothing(case, launch, tmp_path):
     ("found", "sentence"),
     [
         ({"notes.txt": "mine"}, "exists and is not the workdir of an ablation"),
-        ({"experiment.json": '{"experiment": "other", "tiny": true}'}, "holds the runs of other (tiny), not of small (tiny)"),
-        ({"experiment.json": '{"experiment": "small", "tiny": false}'}, "holds the runs of small, not of small (tiny)"),
+        ({"experiment.json": '{"experi'}, "exists and is not the workdir of an ablation"),
+        (
+            {"experiment.json": '{"experiment": "other", "file": "x", "tiny": true}'},
+            "holds the runs of other (tiny), not of small (tiny)",
+        ),
+        (
+            {"experiment.json": '{"experiment": "small", "file": "x", "tiny": false}'},
+            "holds the runs of small, not of small (tiny)",
+        ),
     ],
 )
 def test_a_folder_of_something_else_is_left_alone(found, sentence, launch, tmp_path):

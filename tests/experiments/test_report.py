@@ -93,6 +93,8 @@ def test_a_cell_without_a_run_is_a_line_without_numbers(found):
         ({"commit": "0" * 40 + "-dirty"}, "000000000000-dirty (1 runs)"),
         ({"devices": ["NVIDIA H100"]}, "Mixed devices: cpu (14 runs), NVIDIA H100 (1 runs)"),
         ({"packages": {"jax": "0.11.0"}}, "Mixed versions of jax: 0.10.2 (14 runs), 0.11.0 (1 runs)"),
+        ({"packages": {}}, "Mixed versions of jax: 0.10.2 (14 runs), none (1 runs)"),
+        ({"commit": "v0.10.0-rc1-5-g" + "2" * 40}, "v0.10.0-rc1-5-g222222222222 (1 runs)"),
         ({"python": "3.12"}, "Mixed versions of Python: 3.11 (14 runs), 3.12 (1 runs)"),
     ],
 )

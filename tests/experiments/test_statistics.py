@@ -63,7 +63,8 @@ def test_paired_is_scipys():
 def test_too_little_says_nothing_and_no_spread_is_no_test():
     assert np.isnan(mean([1.0])[1:]).all()
     assert np.isnan(mean([])).all()
-    assert mean([0.5] * 5) == (0.5, 0.5, 0.5)
+    assert mean([0.1] * 3) == (0.1, 0.1, 0.1), "whose standard deviation is not 0 in floating point"
+    assert mean([0.1] * 20) == (0.1, 0.1, 0.1)
     assert np.isnan(paired([1.0], [2.0])[1:]).all()
     assert paired([1.0, 2.0], [1.0, 2.0]) == (0, 0, 0, 1)
     assert np.isnan(paired([2.0, 3.0], [1.0, 2.0]).p)
@@ -88,6 +89,7 @@ def test_overlapping_splits_are_less_sure_by_the_correction():
     assert found.p == pytest.approx(2 * stats.t.sf(abs(t), 9))
     plain = paired(a, b)
     assert (found.high - found.low) / (plain.high - plain.low) == pytest.approx(np.sqrt(1 + 10 / 9))
+    assert detectable([a], 1 / 9) / detectable([a]) == pytest.approx(np.sqrt(1 + 10 / 9))
     with pytest.raises(ValueError, match="test_share is 0"):
         resampled(a, b, 0)
 

@@ -135,6 +135,7 @@ def test_runs_have_one_fingerprint_where_their_numbers_are_the_same(tmp_path):
         ([{}, {"modl.heads": 2}], r"cell 1 \(heads=2\): unknown config key in modl\.heads: 'modl'; did you mean 'model'\?"),
         ([{}, {"model.heads": "two"}], r"cell 1 \(heads=two\): model\.heads is 'two'; expected int"),
         ([{}, {"model.heads": 3, "model.width": 64}], r"cell 1 .*model\.heads is 3, which does not divide model\.width 64"),
+        ([{"variant.name": "standard"}], r"variant\.name cannot be changed; names are pieces of the config string, variant=…"),
         ([{"varant": "rbf"}], r"cell 0 \(varant=rbf\): unknown piece of the config string 'varant'; did you mean 'variant'\?"),
         ([{"variant": "rbff"}], r"cell 0 \(variant=rbff\): unknown variant 'rbff'"),
     ],
