@@ -220,7 +220,7 @@ def test_the_page_opens_in_a_browser(launched, tmp_path):
     for line, expected in zip(lines, csv.itertuples(), strict=True):
         assert float(line[1]) == expected.mean
         assert (float(line[2]) if line[2] else math.nan) == pytest.approx(expected.difference, nan_ok=True, rel=1e-12)
-    assert done.stdout.count("<svg") == 3
+    assert done.stdout.count("<svg") == 4, "two axes, two kinds of curves"
     assert done.stdout.count("<img") == 3
     # What is drawn: the page as a picture has, in the place of every figure, more than its background.
     script = (
