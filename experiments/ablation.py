@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from attention_variants.errors import InputError, unknown
 from attention_variants.train import settings as settings_lib
@@ -28,7 +28,7 @@ class Ablation:
     Attributes:
       config: the config file and the pieces that all cells share, "configs/translation.py:data=dates".
       cells: what each cell changes; see `sweep`. The first is the baseline that the others are held against.
-      metric: where in results.json, "test.bleu". better: which way is good.
+      metric: where in results.json, "test.bleu".
       settings: what all cells change. tiny: what a look at it in seconds changes after that.
       paper: the paper's number of a cell, by the cell's name. source: where in which paper they stand, and what they measure.
       test_share: where seeds are splits of the same data, whose training sets overlap: test examples divided by training examples.
@@ -38,7 +38,6 @@ class Ablation:
     config: str
     cells: Sweep
     metric: str
-    better: Literal["higher", "lower"] = "higher"
     settings: Cell = dataclasses.field(default_factory=dict)
     tiny: Cell = dataclasses.field(default_factory=dict)
     paper: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -65,21 +65,12 @@ def _section(title: str, figures: list[str]) -> str:
 
 def _table(module: ModuleType, results: Results) -> str:
     """As `written` has it; behind each rounded number stands, as data-value, the one of the CSV."""
-    columns = {"cell": "cell", module.ABLATION.metric: "mean", "difference": "difference", "p (Holm)": "p_holm", "paper": "paper"}
-    columns |= {
-        "over sentences": "sentences_low",
-        "p (sentences)": "sentences_p",
-        "seeds": "seeds",
-        "parameters": "parameters",
-        "ms/step": "step_seconds",
-        "MiB": "peak_memory",
-    }
-    titles = written.header(module, results)
-    head = "".join(f"<th>{_text(title)}</th>" for title in titles)
+    columns = written.columns(module, results)
+    head = "".join(f"<th>{_text(title)}</th>" for title in written.header(module, results))
     body = []
-    for cells, line in zip(written.lines(module, results), results.cells.to_dict("records"), strict=True):
-        values = [line[columns[title]] for title in titles]
-        raw = ["" if isinstance(v, float) and math.isnan(v) else str(v) for v in values]
+    for line in results.cells.to_dict("records"):
+        raw = ["" if isinstance(v := line[column.key], float) and math.isnan(v) else str(v) for column in columns]
+        cells = [column.text(line) for column in columns]
         body.append("".join(f'<td data-value="{_text(v)}">{_text(c)}</td>' for v, c in zip(raw, cells, strict=True)))
     return f'<table id="results"><thead><tr>{head}</tr></thead><tbody>{"".join(f"<tr>{b}</tr>" for b in body)}</tbody></table>'
 

@@ -22,15 +22,22 @@ from experiments.program import start
 FLAGS = flags.FLAGS
 
 
+def of(module: ModuleType, plan: list, held: list[dict]) -> tuple[list[dict], tables.Results | None]:
+    """(rows, table) of the finished runs of a plan and of rows on file; None where there are none."""
+    found = [row for run in plan if (row := rows.of(run) or rows.holding(held, run))]
+    if not found:
+        return found, None
+    seeds = len({run.seed for run in plan})
+    return found, tables.with_sentences(tables.results(module.ABLATION, found, seeds), module.ABLATION, plan)
+
+
 def show(name: str, module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | None) -> None:
     """Prints the table of finished runs and of rows on file; in the folder of the runs also table.* and report.html."""
-    found = [row for run in plan if (row := rows.of(run) or rows.holding(held, run))]
+    found, results = of(module, plan, held)
     console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
-    if not found:
+    if results is None:
         console.print("no run is finished, so there is no table yet")
         return
-    seeds = len({run.seed for run in plan})
-    results = tables.with_sentences(tables.results(module.ABLATION, found, seeds), module.ABLATION, plan)
     written.in_terminal(rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 160), name, module, results)
     if folder is not None:
         with told_of(folder):
@@ -58,10 +65,10 @@ def main() -> None:
         plan = ablations.plan(module.ABLATION, pathlib.Path("runs") / name, max(row["seed"] for row in held) + 1)
     if options.format == "terminal":
         return show(name, module, plan, held, folder)
-    found = [row for run in plan if (row := rows.of(run) or rows.holding(held, run))]
-    seeds = len({run.seed for run in plan})
+    _, results = of(module, plan, held)
+    if results is None:
+        raise InputError("no run is finished, so there is no table yet")
     text = written.FORMATS[{"markdown": "md", "latex": "tex"}.get(options.format, options.format)]
-    results = tables.with_sentences(tables.results(module.ABLATION, found, seeds), module.ABLATION, plan)
     print(text(name, module, results), end="")
     return None
 

@@ -31,6 +31,7 @@ def of(run: Run) -> dict | None:
 
 
 def path(name: str) -> pathlib.Path:
+    """The file of an ablation's rows."""
     return RESULTS / f"{name}.jsonl"
 
 
@@ -41,8 +42,8 @@ def committed(name: str) -> list[dict]:
 
 def holding(rows: Iterable[dict], run: Run) -> dict | None:
     """The row of this run, if it is of the config that the run has now."""
-    found = [row for row in rows if row["cell"] == run.cell and row["seed"] == run.seed]
-    return next((row for row in found if row["config"] == fingerprint(run.settings())), None)
+    same = (row for row in rows if (row["cell"], row["seed"]) == (run.cell, run.seed))
+    return next((row for row in same if row["config"] == fingerprint(run.settings())), None)
 
 
 def record(name: str, plan: list[Run]) -> int:

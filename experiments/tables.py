@@ -12,6 +12,12 @@ from experiments import sweep
 from experiments.ablation import Ablation, Run
 from experiments.statistics import BOOTSTRAP_FROM, LEVEL, POWER, detectable, holm, mean, paired, resampled
 
+COSTS = ("parameters", "step_seconds", "peak_memory", "seconds")
+COLUMNS = [
+    "cell", "seeds", "missing", "mean", "low", "high",
+    "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "paper", *COSTS,
+]  # fmt: skip
+
 
 class Results(NamedTuple):
     """What an ablation showed.
@@ -57,15 +63,8 @@ def results(ablation: Ablation, rows: list[dict], planned: int) -> Results:
     return Results(frame, cells, [*_missing(cells, planned), *_mixed(rows)], _method(ablation, differences))
 
 
-COSTS = ("parameters", "step_seconds", "peak_memory", "seconds")
-COLUMNS = [
-    "cell", "seeds", "missing", "mean", "low", "high",
-    "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "paper", *COSTS,
-]  # fmt: skip
-
-
 def with_sentences(results: Results, ablation: Ablation, plan: list[Run]) -> Results:
-    """Adds what the test sentences say, where the metric is a BLEU and every finished run has kept its answers."""
+    """Adds what the test sentences say, where the metric is a BLEU and every run of the table has kept its answers."""
     done = [run for run in plan if runs.finished(run.workdir)]
     seeds = {name: [run for run in done if sweep.name(run.cell) == name] for name in results.cells.cell}
     kept = all((run.workdir / runs.ANSWERS).exists() for run in done) and all(map(len, seeds.values()))

@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Callable
 from types import ModuleType
+from typing import NamedTuple
 
 import rich.box
 import rich.console
@@ -11,29 +13,56 @@ import rich.table
 from experiments.tables import Results
 
 
+class Column(NamedTuple):
+    """A column of the table.
+
+    Attributes:
+      title: its head. key: where its number stands in the CSV. text: what a line of `Results.cells` has in it.
+    """
+
+    title: str
+    key: str
+    text: Callable[[dict], str]
+
+
+def columns(module: ModuleType, results: Results) -> list[Column]:
+    """The columns of the table, "±" for half of an interval; those of the paper and of sentences where there are any."""
+    interval = lambda *keys, **form: lambda line: _interval(*(line[key] for key in keys), **form)
+    number = lambda key, *form: lambda line: _number(line[key], *form)
+    found = [
+        Column("cell", "cell", lambda line: line["cell"]),
+        Column(module.ABLATION.metric, "mean", interval("mean", "low", "high")),
+        Column("difference", "difference", interval("difference", "difference_low", "difference_high", sign=True)),
+        Column("p (Holm)", "p_holm", lambda line: _p(line["p_holm"])),
+    ]
+    if "sentences_p" in results.cells:
+        ends = lambda line: f"[{line['sentences_low']:.2f}, {line['sentences_high']:.2f}]"
+        found.append(Column("over sentences", "sentences_low", ends))
+        found.append(Column("p (sentences)", "sentences_p", lambda line: _p(line["sentences_p"])))
+    if module.ABLATION.paper:
+        found.append(Column("paper", "paper", number("paper")))
+    return [
+        *found,
+        Column("seeds", "seeds", _seeds),
+        Column("parameters", "parameters", number("parameters", "{:,.0f}")),
+        Column("ms/step", "step_seconds", number("step_seconds", "{:.3g}", 1e3)),
+        Column("MiB", "peak_memory", number("peak_memory", "{:,.1f}", 2**-20)),
+    ]
+
+
+def _seeds(line: dict) -> str:
+    """How many, and of how many where some are missing."""
+    return f"{line['seeds']} of {line['seeds'] + line['missing']}!" if line["missing"] else f"{line['seeds']}"
+
+
 def header(module: ModuleType, results: Results) -> list[str]:
-    """The names of the columns."""
-    metric = module.ABLATION.metric
-    sentences = ["over sentences", "p (sentences)"] if "sentences_p" in results.cells else []
-    paper = ["paper"] if module.ABLATION.paper else []
-    return ["cell", metric, "difference", "p (Holm)", *sentences, *paper, "seeds", "parameters", "ms/step", "MiB"]
+    """The titles of the columns."""
+    return [column.title for column in columns(module, results)]
 
 
 def lines(module: ModuleType, results: Results) -> list[list[str]]:
-    """The cells of text of every line, "±" for half of an interval."""
-    found = []
-    for line in results.cells.to_dict("records"):
-        sentences = []
-        if "sentences_p" in line:
-            sentences = [f"[{line['sentences_low']:.2f}, {line['sentences_high']:.2f}]", _p(line["sentences_p"])]
-        paper = [_number(line["paper"])] if module.ABLATION.paper else []
-        missing = f" of {line['seeds'] + line['missing']}!" if line["missing"] else ""
-        costs = [_number(line["parameters"], "{:,.0f}"), _number(line["step_seconds"], "{:.3g}", 1e3)]
-        costs += [_number(line["peak_memory"], "{:,.1f}", 2**-20)]
-        value = _interval(line["mean"], line["low"], line["high"])
-        difference = _interval(line["difference"], line["difference_low"], line["difference_high"], sign=True)
-        found.append([line["cell"], value, difference, _p(line["p_holm"]), *sentences, *paper, f"{line['seeds']}{missing}", *costs])
-    return found
+    """The cells of text of every line."""
+    return [[column.text(line) for column in columns(module, results)] for line in results.cells.to_dict("records")]
 
 
 def question(module: ModuleType) -> str:

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from attention_variants.figures import plain
+
 
 def draw(path: pathlib.Path, weights_HQS: np.ndarray, queries: Sequence[str], keys: Sequence[str], *, title: str) -> None:
     """Writes a PNG of attention weights: a panel per head, key tokens along the bottom, query tokens down the side.
@@ -37,8 +39,8 @@ def draw(path: pathlib.Path, weights_HQS: np.ndarray, queries: Sequence[str], ke
             continue
         image = panel.imshow(weights_HQS[head], cmap="magma", vmin=0.0, vmax=max(float(np.max(weights_HQS)), 1e-9))
         panel.set_title(f"head {head}", fontsize=9)
-        panel.set_xticks(range(len(keys)), [_plain(t) for t in keys], rotation=90, fontsize=7)
-        panel.set_yticks(range(len(queries)), [_plain(t) for t in queries], fontsize=7)
+        panel.set_xticks(range(len(keys)), [_shown(t) for t in keys], rotation=90, fontsize=7)
+        panel.set_yticks(range(len(queries)), [_shown(t) for t in queries], fontsize=7)
         panel.tick_params(length=0)
     figure.supxlabel("keys", fontsize=9)
     figure.supylabel("queries", fontsize=9)
@@ -48,6 +50,6 @@ def draw(path: pathlib.Path, weights_HQS: np.ndarray, queries: Sequence[str], ke
     figure.savefig(path, dpi=120)
 
 
-def _plain(token: str) -> str:
-    """`token` with its dollars escaped, which matplotlib would take for formulas, and a visible space."""
-    return token.replace("▁", "␣" if token == "▁" else "").replace("$", r"\$")
+def _shown(token: str) -> str:
+    """A token for an axis, its space visible where that is all it is."""
+    return plain(token.replace("▁", "␣" if token == "▁" else ""))

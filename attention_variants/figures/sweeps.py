@@ -8,15 +8,18 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from attention_variants.figures import plain
+
 # Colours that people who see colours differently can tell apart (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 def curves(series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], *, title: str, across: str = "step") -> str:
-    """One line a name, the mean of its curves, in a band from the lowest to the highest of them.
+    """One line a name, the mean of its curves, in a band from the lowest to the highest of them; an SVG element.
 
     Args:
-      series: by name, (x, y) of each curve; they may have other x, and end earlier.
+      series: by name, (x, y) of each curve, arrays of one axis; they may have other x, and end earlier.
+      title: above the panel. across: what x is.
     """
     figure, panel = _panel(5.2, 3.2)
     for i, (name, curves_of) in enumerate(series.items()):
@@ -38,10 +41,11 @@ def curves(series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], *, tit
 def against(
     values: Mapping[str, Sequence[float]], intervals: Mapping[str, tuple[float, float, float]], *, title: str, across: str
 ) -> str:
-    """A metric against the values of one axis: every seed a dot, the mean and its interval beside them.
+    """A metric against the values of one axis: every seed a dot, the mean and its interval beside them; an SVG element.
 
     Args:
       values: by the value of the axis, the metric of each seed. intervals: (mean, low, high) of each.
+      title: above the panel, the metric. across: what was swept.
     """
     wide = sum(len(name) + 2 for name in values) > 9 * len(values)  # labels that would run into each other
     figure, panel = _panel(max(2.6, 1.2 + 0.8 * len(values)), 3.8 if wide else 3.2)
@@ -58,11 +62,6 @@ def against(
     panel.set_xlabel(plain(across))
     panel.set_title(plain(title), fontsize=10, loc="left")
     return _svg(figure)
-
-
-def plain(text: str) -> str:
-    """The text with its dollars escaped, which matplotlib would take for formulas."""
-    return str(text).replace("$", r"\$")
 
 
 def _panel(width: float, height: float):

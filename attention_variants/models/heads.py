@@ -143,10 +143,10 @@ class MultiHeadAttention(nn.Module):
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
         width = self.qkv_features or inputs_q.shape[-1]
-        widths = dict(value=width, key=self.key_features or width)
-        for name, features in widths.items():
-            if features % self.num_heads:
-                raise ValueError(f"{self.num_heads} heads do not divide the {features} features of {name}s")
+        widths = dict.fromkeys(("query", "key"), self.key_features or width) | {"value": width}
+        if any(features % self.num_heads for features in widths.values()):
+            found = " and ".join(str(features) for features in dict.fromkeys(widths.values()))
+            raise ValueError(f"{self.num_heads} heads do not divide the {found} features of queries, keys and values")
         projection = functools.partial(
             self.linear,
             use_bias=self.use_bias,
@@ -158,7 +158,7 @@ class MultiHeadAttention(nn.Module):
         score_of = (lambda *given: Rotary(layer(*given))) if self.rotary else layer
 
         def project(name, inputs):
-            heads = (self.num_heads, widths.get(name, widths["key"]) // self.num_heads)
+            heads = (self.num_heads, widths[name] // self.num_heads)
             x = projection(heads, kernel_init=self.kernel_init, bias_init=self.bias_init, name=name)(inputs)
             if self.normalize_qk and name != "value":
                 norm = nn.LayerNorm(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=f"{name}_ln")

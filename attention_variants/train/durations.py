@@ -1,8 +1,10 @@
 """Durations as people say them: "20 epochs", "4000 steps", "5 percent"."""
 
 import re
+from typing import NamedTuple
 
 from attention_variants.errors import InputError
+from attention_variants.train.settings import Settings
 
 FORM = re.compile(r"(\d+(?:\.\d+)?) *(steps?|epochs?|percent|%)?")
 
@@ -26,3 +28,41 @@ def as_steps(text: str, name: str, *, per_epoch: int, total: int | None = None) 
         raise InputError(f"{name} is {text!r}; a percentage of itself means nothing, expected steps or epochs")
     steps = amount * {"step": 1, "epoch": per_epoch}.get(unit, (total or 0) / 100)
     return 0 if amount == 0 else max(1, round(steps))
+
+
+class Plan(NamedTuple):
+    """Every duration of a run in steps; 0 is never."""
+
+    total: int
+    per_epoch: int
+    evaluate: int
+    checkpoint: int
+    log: int
+
+    def due(self, every: int, step: int) -> bool:
+        return every > 0 and (step % every == 0 or step == self.total)
+
+    def together(self, step: int, most: int) -> int:
+        """How many steps after `step` go to the devices at once: `most`, or 1 where something is due before they end.
+
+        It depends on nothing else, so a run that is resumed runs the same programs on the same steps as one that is not.
+        """
+        between = range(step + 1, step + most)
+        due = any(self.due(every, s) for every in (self.evaluate, self.checkpoint) for s in between)
+        return 1 if due or step % most or step + most > self.total else most
+
+
+def plan(settings: Settings, per_epoch: int) -> Plan:
+    """The durations of the settings. Raises InputError for one that is not a duration, or a run of no steps."""
+    total = as_steps(settings.run.duration, "run.duration", per_epoch=per_epoch)
+    if total == 0:
+        raise InputError(f"run.duration is {settings.run.duration!r}; expected at least one step")
+    steps = {
+        name: as_steps(text, path, per_epoch=per_epoch, total=total)
+        for name, path, text in (
+            ("evaluate", "run.evaluate", settings.run.evaluate),
+            ("checkpoint", "run.checkpoint", settings.run.checkpoint),
+            ("log", "log.every", settings.log.every),
+        )
+    }
+    return Plan(total, per_epoch, **steps)

@@ -3,53 +3,15 @@
 import math
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 from attention_variants.data.batches import Epochs, stream
 from attention_variants.errors import InputError
 from attention_variants.train import checkpoints as checkpoints_lib
-from attention_variants.train import durations, records, runs
+from attention_variants.train import records, runs
 from attention_variants.train import settings as settings_lib
+from attention_variants.train.durations import Plan
 from attention_variants.train.progress import Clock, Spent
 from attention_variants.train.settings import Settings
-
-
-class Plan(NamedTuple):
-    """Every duration of a run in steps; 0 is never."""
-
-    total: int
-    per_epoch: int
-    evaluate: int
-    checkpoint: int
-    log: int
-
-    def due(self, every: int, step: int) -> bool:
-        return every > 0 and (step % every == 0 or step == self.total)
-
-    def together(self, step: int, most: int) -> int:
-        """How many steps after `step` go to the devices at once: `most`, or 1 where something is due before they end.
-
-        It depends on nothing else, so a run that is resumed runs the same programs on the same steps as one that is not.
-        """
-        between = range(step + 1, step + most)
-        due = any(self.due(every, s) for every in (self.evaluate, self.checkpoint) for s in between)
-        return 1 if due or step % most or step + most > self.total else most
-
-
-def plan(settings: Settings, per_epoch: int) -> Plan:
-    """The durations of the settings. Raises InputError for one that is not a duration, or a run of no steps."""
-    total = durations.as_steps(settings.run.duration, "run.duration", per_epoch=per_epoch)
-    if total == 0:
-        raise InputError(f"run.duration is {settings.run.duration!r}; expected at least one step")
-    steps = {
-        name: durations.as_steps(text, path, per_epoch=per_epoch, total=total)
-        for name, path, text in (
-            ("evaluate", "run.evaluate", settings.run.evaluate),
-            ("checkpoint", "run.checkpoint", settings.run.checkpoint),
-            ("log", "log.every", settings.log.every),
-        )
-    }
-    return Plan(total, per_epoch, **steps)
 
 
 class Lane:
@@ -60,9 +22,11 @@ class Lane:
     """
 
     def __init__(self, task, settings: Settings, workdir: pathlib.Path, batches: Epochs, when: Plan, clock: Clock, tell: Callable):
-        self.task, self.settings, self.workdir, self.when = task, settings, workdir, when
+        """`task` and `batches` are shared with the runs beside it, whose seeds are others; `tell(sentence)` reaches a person."""
+        self.task, batches = task.seeded(settings.run.seed), batches.seeded(settings.run.seed)
+        self.settings, self.workdir, self.when = settings, workdir, when
         self.error: InputError | None = None
-        self._clock, self._tell, self._records = clock, tell, None
+        self._clock, self._records = clock, None
         self._before, self._flops, self._tokens, self._memory = Spent(), 0.0, 0, 0.0
         self._lanes = clock.runs
         self._planned = {"steps": when.total, "epoch": when.per_epoch, "shapes": [list(s) for s in batches.shapes]}
@@ -82,9 +46,11 @@ class Lane:
         if at == 0:
             self.checkpoints.forget_after(0)
         restored = self.checkpoints.restore_newest(like, first=at, set_aside=True)
-        if restored is None or runs.finished(self.workdir):
-            return restored and restored.state
+        if restored is None:
+            return None
         state, meta = restored
+        if runs.finished(self.workdir):
+            return state
         if at not in (None, int(state.step)):
             raise InputError(
                 f"the checkpoint of step {at} in {self.workdir} is broken; let this run go on alone, by its command.txt"
@@ -143,13 +109,8 @@ class Lane:
     def save(self, step: int, state, validation: dict | None = None) -> None:
         """A checkpoint, written in the background; `validation` are the metrics of this state."""
         beside = {"pipeline": self._pipeline.get_state(), "plan": self._planned, "validation": validation}
-        beside |= {
-            "clock": self.spent._asdict(),
-            "flops": self._flops,
-            "tokens": self._tokens,
-            "memory": self._memory,
-            "lanes": self._lanes,
-        }
+        beside |= {"clock": self.spent._asdict(), "flops": self._flops, "tokens": self._tokens}
+        beside |= {"memory": self._memory, "lanes": self._lanes}
         numbers = {k: v for k, v in (validation or {}).items() if not isinstance(v, str)}
         self.checkpoints.save(step, state, beside, numbers or None)
 
@@ -194,17 +155,20 @@ def refuse_unlike(settings: list[Settings]) -> None:
             raise InputError(f"runs in one program may differ in hypers and run.seed alone; found {'; '.join(changed)}")
 
 
-def groups(saved: list[list[int]]) -> list[tuple[int, list[int]]]:
+def groups(saved: dict[int, list[int]]) -> list[tuple[int | None, list[int]]]:
     """Which runs go on together, as (step, their numbers): all from the newest step that none has to fall far back to.
 
     Whatever stopped them, runs that train together are at most one checkpoint apart, so each may go back by one, to the beginning
-    if it has no other. Where that does not bring them together, those at the same step are a group.
+    if it has no other. Where that does not bring them together, those at the same step are a group. A run that is alone goes on
+    from its newest whole checkpoint, None.
 
     Args:
-      saved: the steps of each run's checkpoints, ascending.
+      saved: the steps of each run's checkpoints, ascending, by its number.
     """
-    reach = [set([0, *steps][-2:]) for steps in saved]
-    if shared := set.intersection(*reach):
-        return [(max(shared), list(range(len(saved))))]
-    latest = [max(steps) for steps in reach]
-    return [(step, [i for i, at in enumerate(latest) if at == step]) for step in sorted(set(latest))]
+    reach = {number: [0, *steps][-2:] for number, steps in saved.items()}
+    if shared := set.intersection(*map(set, reach.values())):
+        together = {max(shared): list(saved)}
+    else:
+        latest = {number: steps[-1] for number, steps in reach.items()}
+        together = {step: [n for n in saved if latest[n] == step] for step in sorted(set(latest.values()))}
+    return [(step if len(group) > 1 else None, group) for step, group in together.items()]

@@ -20,7 +20,7 @@ import jax
 
 from attention_variants import tasks
 from attention_variants.errors import InputError
-from attention_variants.train import devices, optimizers, runs, signals
+from attention_variants.train import devices, durations, optimizers, runs, signals
 from attention_variants.train import lane as lanes_lib
 from attention_variants.train import settings as settings_lib
 from attention_variants.train import step as step_lib
@@ -84,14 +84,8 @@ def train_together(
     for workdir in workdirs:
         if runs.finished(workdir) and not runs.started(workdir):
             raise InputError(f"{workdir} is finished, and its checkpoints are gone; expected another --workdir")
-    open_ = [i for i, workdir in enumerate(workdirs) if not runs.finished(workdir)]
-    together = [(None, [i]) for i in range(len(workdirs)) if i not in open_]
-    if len(open_) == 1:
-        together.append((None, open_))
-    elif open_:
-        together += [
-            (step, [open_[i] for i in group]) for step, group in lanes_lib.groups([runs.steps(workdirs[i]) for i in open_])
-        ]
+    saved = {i: runs.steps(workdir) for i, workdir in enumerate(workdirs) if not runs.finished(workdir)}
+    together = [(None, [i]) for i in range(len(workdirs)) if i not in saved] + (lanes_lib.groups(saved) if saved else [])
     results = {}
     with signals.caught(quiet) as stop:
         for step, group in together:
@@ -125,7 +119,7 @@ def _train(
         if several and len(batches.shapes) > 1:
             wanted = "expected 1, or batches of one shape (task.packed=True, where the task has it)"
             raise InputError(f"{what} with batches of {len(batches.shapes)} shapes; {wanted}")
-    when = lanes_lib.plan(first, batches.per_epoch)
+    when = durations.plan(first, batches.per_epoch)
     shape = optimizers.schedule(first.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
 
     main = jax.process_index() == 0
@@ -138,13 +132,8 @@ def _train(
                     task.save(workdir)
         progress = opened.enter_context(contextlib.closing(Progress(when.total, quiet=quiet or not main)))
         lanes = [
-            opened.enter_context(
-                contextlib.closing(
-                    lanes_lib.Lane(task.seeded(seed), own, workdir, batches.seeded(seed), when, clock, progress.tell)
-                )
-            )
+            opened.enter_context(contextlib.closing(lanes_lib.Lane(task, own, workdir, batches, when, clock, progress.tell)))
             for own, workdir in zip(settings, workdirs, strict=True)
-            for seed in [own.run.seed]
         ]
 
         # State: the newest whole checkpoint, else from scratch. The step is compiled for its shapes, so both compile side by side.
@@ -237,8 +226,7 @@ def _train(
                     own, found = backend.apart(state), {}
                     with clock.part("evaluate"):
                         for i, lane in live():
-                            params, model_state = backend.local((own[i].params, own[i].model_state))
-                            found[i] = lane.evaluate(step, params, model_state, backend.place_whole)
+                            found[i] = lane.evaluate(step, *backend.local((own[i].params, own[i].model_state)), backend.place_whole)
                             of = f" {lane.workdir.name}" * (len(lanes) > 1)
                             progress.tell(f"step {step}:{of} validation {runs.in_words(found[i])}")
                     save(step, own, found)

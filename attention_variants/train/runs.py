@@ -60,11 +60,10 @@ def conclude(workdir, task, state: step_lib.State, place, *, validation: dict | 
       summary: what training itself has to say.
     """
     chosen = state.params, state.model_state
-    found = {"validation": validation}
-    last = "test" if "test" in task.splits else "validation"
-    for split in dict.fromkeys(("validation", last)):
-        if split == last or not validation:
-            found[split], answers = task.evaluate(*chosen, split, place)
+    found = {"validation": validation} if validation else {}
+    *others, last = [split for split in ("validation", "test") if split in task.splits]
+    for split in (*(split for split in others if split not in found), last):
+        found[split], answers = task.evaluate(*chosen, split, place)
     report = {"metric": task.metric, "mode": task.mode, "best_step": int(state.step)} | summary | found
     if write:
         workdir_lib.write_whole(workdir / ANSWERS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers))

@@ -20,7 +20,6 @@ ABLATION = Ablation(
     config="configs/translation.py:data=dates",
     cells=chain([{}], axis("hypers.dropout", 0.2), axis("hypers.label_smoothing", 0.1)),
     metric="validation.loss",
-    better="lower",
     tiny={"run.duration": "12 steps", "run.evaluate": "6 steps", "run.checkpoint": "2 steps", "log.every": "1 steps"},
     paper={"dropout=0.2": 1.5},
     source="nobody's paper, table 0",

@@ -1,10 +1,10 @@
 """Laws of launching: every launcher comes to the same numbers, nothing is run twice, a failure stops nobody else."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
-import time
 from types import SimpleNamespace
 
 import pandas as pd
@@ -84,13 +84,13 @@ def test_a_dry_run_lists_200_cells_in_3_seconds_and_starts_nothing(launch, tmp_p
         'axis("model.layers", *range(1, 11))), "test.bleu")\n'
     )
     (tmp_path / "many.py").write_text(text)
-    begun = time.monotonic()
+    begun = os.times()
     done = launch(tmp_path / "w", "--dry_run", "--seeds=5", experiment=tmp_path / "many.py")
-    seconds = time.monotonic() - begun
+    seconds = sum(os.times()[2:4]) - sum(begun[2:4])  # of the processor: the tests beside this one do not count
     assert done.returncode == 0, done.stderr
     assert "200 cells, 1000 runs, 0 done; no finished run tells what one costs" in done.stdout
     assert not (tmp_path / "w").exists()
-    assert seconds < 3 * 2, "twice the promise, for the tests beside this one"
+    assert seconds < 3
 
 
 def test_a_dry_run_estimates_the_cost_by_finished_runs(launched, launch):

@@ -192,17 +192,18 @@ def test_finished_lanes_are_left_as_they_are(configs, beside, tmp_path):
 @pytest.mark.parametrize(
     ("saved", "expected"),
     [
+        ([[2, 4]], [(None, [0])]),
         ([[], []], [(0, [0, 1])]),
         ([[2], []], [(0, [0, 1])]),
         ([[2, 4], [2]], [(2, [0, 1])]),
         ([[2, 4], [2, 4]], [(4, [0, 1])]),
         ([[2, 6, 8], [2, 4, 6]], [(6, [0, 1])]),
-        ([[6, 8], [], [6, 8]], [(0, [1]), (8, [0, 2])]),
-        ([[2, 8, 10], [2, 4]], [(4, [1]), (10, [0])]),
+        ([[6, 8], [], [6, 8]], [(None, [1]), (8, [0, 2])]),
+        ([[2, 8, 10], [2, 4]], [(None, [1]), (None, [0])]),
     ],
 )
 def test_runs_go_on_together_where_none_loses_more_than_one_checkpoint(saved, expected):
-    assert lane.groups(saved) == expected
+    assert lane.groups(dict(enumerate(saved))) == expected
 
 
 def test_runs_that_one_program_cannot_serve_are_refused(configs, make_config, tmp_path):

@@ -15,7 +15,7 @@ from workdirs import assert_equal, latest, rows
 
 from attention_variants.errors import InputError
 from attention_variants.tasks.translation import Task
-from attention_variants.train import lane, loop, optimizers, runs, step
+from attention_variants.train import durations, loop, optimizers, runs, step
 from attention_variants.train.records import Records
 
 
@@ -160,13 +160,13 @@ def test_a_run_without_evaluations_reports_its_last_state(config, tmp_path):
 
 
 def test_what_is_due_every_so_often_is_due_at_the_end_too():
-    plan = lane.Plan(total=10, per_epoch=5, evaluate=3, checkpoint=0, log=1)
+    plan = durations.Plan(total=10, per_epoch=5, evaluate=3, checkpoint=0, log=1)
     assert [step for step in range(1, 11) if plan.due(plan.evaluate, step)] == [3, 6, 9, 10]
     assert not any(plan.due(plan.checkpoint, step) for step in range(1, 11))
 
 
 def test_steps_go_together_where_nothing_is_due_between_them_wherever_a_run_was_resumed():
-    plan = lane.Plan(total=23, per_epoch=7, evaluate=10, checkpoint=0, log=1)
+    plan = durations.Plan(total=23, per_epoch=7, evaluate=10, checkpoint=0, log=1)
 
     def ends(at):
         while at < plan.total:
