@@ -169,7 +169,10 @@ def of_workdir(workdir: pathlib.Path) -> dict:
         found = json.loads((workdir / "experiment.json").read_text())
         return {name: found[name] for name in ("experiment", "file", "tiny")}
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{workdir} exists and is not the workdir of an ablation; expected a new or empty folder") from None
+        wanted = "expected the --workdir of a launch, or a new or empty folder for one"
+        raise InputError(
+            f"{workdir} is not the workdir of an ablation (it has no experiment.json that says so); {wanted}"
+        ) from None
 
 
 def plan(ablation: Ablation, workdir: pathlib.Path, seeds: int, tiny: bool = False) -> list[Run]:

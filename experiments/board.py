@@ -17,6 +17,7 @@ from attention_variants.train.runs import metric_of
 from experiments import sweep
 from experiments.ablation import Ablation, Run
 
+SILENCE = 30  # seconds, after which a line without a terminal says how far things are
 TAIL = 8192  # bytes of metrics.jsonl, which hold its last whole rows
 
 
@@ -54,7 +55,8 @@ class Board:
     def __init__(self, ablation: Ablation, plan: list[Run], console: rich.console.Console | None = None):
         self._ablation, self._plan = ablation, plan
         self.console = console or rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
-        self._begun, self._last = time.monotonic(), 0.0
+        self._begun = self._told = time.monotonic()
+        self._last = 0.0
         self._states = {run.workdir: state(run, ablation.metric) for run in plan}
         self._before = self._done()
         self.failed: set = set()
@@ -71,6 +73,8 @@ class Board:
             self._live.stop()
 
     def tell(self, sentence: str) -> None:
+        """Prints a sentence."""
+        self._told = time.monotonic()
         self.console.print(sentence, markup=False)
 
     def update(self, now: bool = False) -> None:
@@ -86,6 +90,8 @@ class Board:
                     self.tell(f"{run.name}: {self._ablation.metric} {after.metric:.4g}; {self._left()}")
         if self._live:
             self._live.update(self._table(), refresh=True)
+        elif not now and time.monotonic() - self._told >= SILENCE and self._done() > self._before:
+            self.tell(self._left())
 
     def _done(self) -> float:
         return sum(s.done for s in self._states.values())
@@ -97,7 +103,7 @@ class Board:
         if gained <= 0 or finished == len(self._plan):
             return of
         seconds = (len(self._plan) - self._done()) * (time.monotonic() - self._begun) / gained
-        return f"{of}, {in_words(seconds)} left"
+        return f"{of}, {self._done() / len(self._plan):.0%} of the steps; {in_words(seconds)} left" if seconds >= 1 else of
 
     def _table(self) -> rich.table.Table:
         table = rich.table.Table("cell", "seeds", rich.table.Column(self._ablation.metric, justify="right"), box=None)

@@ -6,15 +6,17 @@ each time; their validation losses are checked equal first. Steps: of the compil
 each lane.
 """
 
+import contextlib
 import functools
 import pathlib
 import tempfile
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from attention_variants import tasks
-from attention_variants.train import devices, optimizers
+from attention_variants.train import cli, devices, optimizers
 from attention_variants.train import settings as settings_lib
 from attention_variants.train import step as step_lib
 from attention_variants.train.loop import train, train_together
@@ -52,27 +54,34 @@ def _config(seed: int, quick: bool):
     return config
 
 
-def _settled(seeds: int, quick: bool, folder: str) -> list:
-    configs = [_config(seed, quick) for seed in range(seeds)]
-    for config in configs:
-        config.parallel.cache = f"{folder}/programs"
+@contextlib.contextmanager
+def _configs(seeds: int, quick: bool):
+    """(configs, workdirs) of runs that nothing is known of yet, no compiled program either; gone when they are done."""
+    cli.prepare()
     jax.clear_caches()
-    return configs
+    compilation_cache.reset_cache()  # which else stays where it was first put
+    with tempfile.TemporaryDirectory() as folder:
+        configs = [_config(seed, quick) for seed in range(seeds)]
+        for config in configs:
+            config.parallel.cache = f"{folder}/programs"
+        try:
+            yield configs, [pathlib.Path(folder) / str(seed) for seed in range(seeds)]
+        finally:
+            jax.config.update("jax_compilation_cache_dir", None)
+            compilation_cache.reset_cache()
 
 
 def together(seeds: int, quick: bool) -> np.ndarray:
     """Validation losses of runs that train as lanes."""
-    with tempfile.TemporaryDirectory() as folder:
-        workdirs = [pathlib.Path(folder) / str(seed) for seed in range(seeds)]
-        found = train_together(_settled(seeds, quick, folder), workdirs, quiet=True)
+    with _configs(seeds, quick) as (configs, workdirs):
+        found = train_together(configs, workdirs, quiet=True)
         return np.array([result.results["validation"]["loss"] for result in found])
 
 
 def in_turn(seeds: int, quick: bool) -> np.ndarray:
     """Validation losses of runs that train one after the other."""
-    with tempfile.TemporaryDirectory() as folder:
-        configs = _settled(seeds, quick, folder)
-        found = [train(config, pathlib.Path(folder) / str(seed), quiet=True) for seed, config in enumerate(configs)]
+    with _configs(seeds, quick) as (configs, workdirs):
+        found = [train(config, workdir, quiet=True) for config, workdir in zip(configs, workdirs, strict=True)]
         return np.array([result.results["validation"]["loss"] for result in found])
 
 

@@ -59,8 +59,11 @@ def launch(plan: list[Run], board, options) -> list[Failure]:
     wanted |= dict(gpus_per_node=options.gpus) if options.gpus else {}
     wanted |= dict(mem_gb=options.memory, cpus_per_task=options.cpus, timeout_min=options.minutes)
     executor.update_parameters(name=options.workdir.rpartition("/")[2], slurm_array_parallelism=options.jobs or 256, **wanted)
-    with executor.batch():
-        jobs = [executor.submit(Training(run.command(), run.workdir)) for run in plan]
+    try:
+        with executor.batch():
+            jobs = [executor.submit(Training(run.command(), run.workdir)) for run in plan]
+    except submitit.core.utils.FailedJobError as error:  # an unknown partition, more memory than any node has
+        raise InputError(f"Slurm refuses the jobs: {' '.join(str(error).split())}") from None
     board.tell(f"{len(jobs)} jobs: {jobs[0].job_id} and on; logs in {options.workdir}/logs")
     try:
         while not all(job.done() for job in jobs):

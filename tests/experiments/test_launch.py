@@ -154,8 +154,8 @@ def test_a_mistake_is_one_sentence_and_starts_nothing(case, launch, tmp_path):
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        ({"notes.txt": "mine"}, "exists and is not the workdir of an ablation"),
-        ({"experiment.json": '{"experi'}, "exists and is not the workdir of an ablation"),
+        ({"notes.txt": "mine"}, "is not the workdir of an ablation"),
+        ({"experiment.json": '{"experi'}, "is not the workdir of an ablation"),
         (
             {"experiment.json": '{"experiment": "other", "file": "x", "tiny": true}'},
             "holds the runs of other (tiny), not of small (tiny)",
