@@ -137,7 +137,7 @@ def load(path: str) -> tuple[str, ModuleType]:
     Raises:
       InputError: there is no such file, it does not import, or it does not define ABLATION.
     """
-    file = pathlib.Path(path)
+    file = pathlib.Path(path).absolute()
     if not file.suffix and not file.exists():
         file = ROOT / "experiments" / f"{path}.py"
     if not file.is_file() or file.suffix != ".py":
@@ -167,7 +167,7 @@ def of_workdir(workdir: pathlib.Path) -> dict:
     """What a launch has written of itself into the folder. Raises InputError where it has not."""
     try:
         found = json.loads((workdir / "experiment.json").read_text())
-        return {name: found[name] for name in ("experiment", "file", "tiny")}
+        return {name: found[name] for name in ("experiment", "file", "tiny", "seeds", "again")}
     except (OSError, ValueError, KeyError, TypeError):
         wanted = "expected the --workdir of a launch, or a new or empty folder for one"
         raise InputError(

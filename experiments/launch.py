@@ -4,7 +4,7 @@
     python -m experiments.launch --experiment=experiments/first_look.py --workdir=runs/look --tiny --dry_run
 
 --launcher=local   a pool of processes, one on each accelerator, or --jobs of them on the CPU
---launcher=lanes   runs that differ in hypers and seeds alone train together, in one compiled program
+--launcher=lanes   runs that differ in hypers and seeds alone train together, in one compiled program; --jobs of them at most
 --launcher=slurm   a job array; --partition, --gpus, --cpus, --memory, --minutes; time-outs and preemption requeue, runs resume
 --launcher=commands   prints one complete command for each run, for any other scheduler
 
@@ -36,7 +36,12 @@ flags.DEFINE_bool("tiny", False, "Every cell shrunk to a look in seconds: whethe
 flags.DEFINE_bool("dry_run", False, "Lists the runs and what they would cost; starts nothing.")
 flags.DEFINE_bool("record", False, "Keeps a row of every finished run in experiments/results/NAME.jsonl.")
 flags.DEFINE_bool("again", False, "Runs also what experiments/results holds already.")
-flags.DEFINE_integer("jobs", 0, "local: how many processes at once; 0 is one on each accelerator, or for every two cores.")
+flags.DEFINE_integer(
+    "jobs",
+    0,
+    "How many at most at once. local: processes; 0 is one on each accelerator, or for every two cores. "
+    "lanes: runs in one program; 0 is all. slurm: jobs; 0 is 256.",
+)
 flags.DEFINE_string("partition", None, "slurm: the partition; by default the cluster's own.")
 flags.DEFINE_integer("gpus", 0, "slurm: GPUs of a run.")
 flags.DEFINE_integer("cpus", 2, "slurm: CPU cores of a run.")
@@ -52,6 +57,8 @@ def main() -> None:
             raise InputError(f"--{name} is missing; expected --experiment=experiments/NAME.py and --workdir=runs/NAME")
     if options.record and options.tiny:
         raise InputError("--record with --tiny would keep numbers that show nothing; expected one of them")
+    if options.jobs < 0:
+        raise InputError(f"--jobs is {options.jobs}; expected 0 for the default, or how many")
     launcher = launchers.load(options.launcher)
     if not options.dry_run:
         getattr(launcher, "check", lambda options: None)(options)
@@ -71,13 +78,15 @@ def main() -> None:
     console.print(f"{name}: {len(plan)} runs, {len(plan) - len(waiting)} of them done already", markup=False)
     with told_of(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "experiment.json", {"experiment": name, "file": options.experiment, "tiny": options.tiny})
     options.workdir = str(workdir)
     failures = []
-    if waiting:
-        shown = [run for run in plan if runs.finished(run.workdir) or not rows.holding(held, run)]
-        with Board(ablation, shown, console) as board:
-            failures = launcher.launch(waiting, board, options)
+    with workdirs.alone(workdir):
+        launched = {"experiment": name, "file": module.__file__, "tiny": options.tiny, "seeds": options.seeds}
+        write_json(workdir / "experiment.json", launched | {"again": options.again})
+        if waiting:
+            shown = [run for run in plan if runs.finished(run.workdir) or not rows.holding(held, run)]
+            with Board(ablation, shown, console) as board:
+                failures = launcher.launch(waiting, board, options)
     if failures is None:  # what was launched runs elsewhere
         return None
     for failure in failures:
@@ -96,7 +105,7 @@ def main() -> None:
 def check(workdir: pathlib.Path, name: str, tiny: bool) -> None:
     """Refuses a folder of something else. Nothing is written."""
     with told_of(workdir):
-        if not workdir.exists() or (workdir.is_dir() and all(file.suffix == ".partial" for file in workdir.iterdir())):
+        if workdirs.unused(workdir):
             return
         found = ablations.of_workdir(workdir)
     if (found["experiment"], found["tiny"]) != (name, tiny):

@@ -76,7 +76,7 @@ def _table(module: ModuleType, results: Results) -> str:
 
 
 def _against(ablation: Ablation, rows: list[dict]) -> list[str]:
-    """A figure for all cells, or for each key that several of them set, with the others as they are in the baseline."""
+    """A figure for each key that several cells set, with the others as they are in the baseline; one of all cells for the rest."""
     figures = []
     base = ablation.cells[0]
     groups = {}
@@ -86,14 +86,14 @@ def _against(ablation: Ablation, rows: list[dict]) -> list[str]:
         ]
         if len(own) > 1:
             groups[key] = {str(cell.get(key, "as configured")): cell for cell in own}
-    if not groups:
+    if any(all(cell not in own.values() for own in groups.values()) for cell in ablation.cells):
         groups[""] = {sweep.name(cell): cell for cell in ablation.cells}
     for key, cells in groups.items():
         found = {
             name: [metric_of(r["metrics"], ablation.metric) for r in rows if r["cell"] == cell] for name, cell in cells.items()
         }
         found = {name: values for name, values in found.items() if values}
-        intervals = {name: mean(values) for name, values in found.items()}
+        intervals = {name: mean(values, ablation.test_share) for name, values in found.items()}
         figures.append(sweeps.against(found, intervals, title=ablation.metric, across=key))
     return figures
 

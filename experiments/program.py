@@ -1,5 +1,8 @@
 """How the programs of this folder start: flags parsed, a mistake told in one sentence with exit status 2."""
 
+import signal
+import sys
+
 from absl import app, flags
 
 from attention_variants.errors import InputError, unknown
@@ -16,6 +19,8 @@ def start(main) -> None:
             return main()
         except InputError as error:
             fail(str(error))
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
 
     app.run(guarded, flags_parser=_parse)
 

@@ -55,8 +55,8 @@ def main() -> None:
         folder = pathlib.Path(options.workdir).expanduser().absolute()
         found = ablations.of_workdir(folder)
         name, module = ablations.load(found["file"])
-        seeds = max((int(p.name.removeprefix("seed=")) + 1 for p in folder.glob("*/seed=*")), default=1)
-        plan, held = ablations.plan(module.ABLATION, folder, seeds, found["tiny"]), []
+        plan = ablations.plan(module.ABLATION, folder, found["seeds"], found["tiny"])
+        held = [] if found["tiny"] or found["again"] else rows.committed(name)
     else:
         name, module = ablations.load(options.experiment)
         held, folder = rows.committed(name), None

@@ -18,14 +18,15 @@ def of(run: Run) -> dict | None:
     if not runs.finished(run.workdir):
         return None
     results = runs.results(run.workdir)
-    environment = json.loads((run.workdir / "environment.json").read_text())[-1]
+    starts = json.loads((run.workdir / "environment.json").read_text())
+    environments = [{name: start[name] for name in ("python", "packages", "devices", "commit")} for start in starts]
     return {
         "cell": run.cell,
         "seed": run.seed,
         "config": fingerprint(open_for_reading(run.workdir)[1]),
         "metrics": {split: results[split] for split in ("validation", "test") if split in results},
         **{name: results[name] for name in KEPT},
-        "environment": {name: environment[name] for name in ("python", "packages", "devices", "commit")},
+        "environments": [start for i, start in enumerate(environments) if start not in environments[:i]],
         "command": shlex.join(["python", "main.py", *(word.replace(f"{ROOT}/", "") for word in run.command()[2:])]),
     }
 

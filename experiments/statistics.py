@@ -33,15 +33,20 @@ class Difference(NamedTuple):
     p: float
 
 
-def mean(values: Sequence[float]) -> Mean:
-    """The mean over seeds with its interval: Student's t below 20 seeds, from there on the BCa bootstrap (Efron 1987)."""
+def mean(values: Sequence[float], test_share: float | None = None) -> Mean:
+    """The mean over seeds with its interval: Student's t below 20 seeds, from there on the BCa bootstrap (Efron 1987).
+
+    Args:
+      test_share: as for `resampled`, where seeds are overlapping splits; then t with its correction, however many there are.
+    """
     x = np.asarray(values, float)
     if len(x) < 2:
         return Mean(float(x.mean()) if len(x) else math.nan, math.nan, math.nan)
     if not np.ptp(x):
         return Mean(float(x[0]), float(x[0]), float(x[0]))
-    if len(x) < BOOTSTRAP_FROM:
-        return Mean(float(x.mean()), *_t_interval(x.mean(), stats.sem(x), len(x) - 1))
+    if len(x) < BOOTSTRAP_FROM or test_share:
+        error = stats.sem(x) * math.sqrt(1 + len(x) * (test_share or 0.0))
+        return Mean(float(x.mean()), *_t_interval(x.mean(), error, len(x) - 1))
     draws = stats.bootstrap((x,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="BCa", rng=0)
     return Mean(float(x.mean()), *map(float, draws.confidence_interval))
 

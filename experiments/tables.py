@@ -48,7 +48,7 @@ def results(ablation: Ablation, rows: list[dict], planned: int) -> Results:
     for name in names:
         own = frame[frame.cell == name]
         line = {"cell": name, "seeds": len(own), "missing": max(planned - len(own), 0)}
-        line |= zip(("mean", "low", "high"), mean(own.value.tolist()), strict=True)
+        line |= zip(("mean", "low", "high"), mean(own.value.tolist(), ablation.test_share), strict=True)
         shared = own.set_index("seed").index.intersection(baseline.index)
         pair = values[name][shared].tolist(), baseline[shared].tolist()
         if name != names[0]:
@@ -96,15 +96,16 @@ def _missing(cells: pd.DataFrame, planned: int) -> list[str]:
 def _mixed(rows: list[dict]) -> list[str]:
     """A sentence for each thing that should have been the same for all runs, and was not."""
     notes = []
-    packages = sorted({name for row in rows for name in row["environment"]["packages"]})
+    packages = sorted({name for row in rows for start in row["environments"] for name in start["packages"]})
     for what, of in (
-        ("commits", lambda row: row["environment"]["commit"] or "unknown"),
-        ("devices", lambda row: ", ".join(sorted(set(row["environment"]["devices"])))),
-        ("versions of Python", lambda row: row["environment"]["python"]),
-        ("numbers of lanes", lambda row: f"{row['lanes']}"),
-        *((f"versions of {name}", lambda row, name=name: row["environment"]["packages"].get(name, "none")) for name in packages),
+        ("commits", lambda row, start: start["commit"] or "unknown"),
+        ("devices", lambda row, start: ", ".join(sorted(set(start["devices"])))),
+        ("versions of Python", lambda row, start: start["python"]),
+        ("numbers of lanes", lambda row, start: f"{row['lanes']}"),
+        *((f"versions of {name}", lambda row, start, name=name: start["packages"].get(name, "none")) for name in packages),
     ):
-        found = pd.Series([of(row) for row in rows], dtype=str).value_counts()
+        # A run that was resumed elsewhere counts for both.
+        found = pd.Series([v for row in rows for v in {of(row, start) for start in row["environments"]}], dtype=str).value_counts()
         if len(found) > 1:
             short = _short if what == "commits" else str
             words = ", ".join(f"{short(value)} ({count} runs)" for value, count in found.items())
@@ -119,11 +120,13 @@ def _short(commit: str) -> str:
 
 
 def _method(ablation: Ablation, differences: list[list[float]]) -> list[str]:
-    lines = [f"Means over seeds with {LEVEL:.0%} intervals: Student's t, from {BOOTSTRAP_FROM} seeds on the BCa bootstrap."]
+    bootstrap = f", from {BOOTSTRAP_FROM} seeds on the BCa bootstrap" if ablation.test_share is None else ""
+    lines = [f"Means over seeds with {LEVEL:.0%} intervals: Student's t{bootstrap}."]
     if differences:
         test = "paired t tests over shared seeds"
         if ablation.test_share is not None:
-            test = f"t tests corrected for overlapping training sets (Nadeau and Bengio, test/train = {ablation.test_share:.3g})"
+            share = f"test/train = {ablation.test_share:.3g}"
+            test = f"t tests, like the intervals corrected for overlapping training sets (Nadeau and Bengio, {share})"
         lines.append(f"Differences to the first cell by {test}; p values are Holm's over the {len(differences)} comparison(s).")
         if math.isfinite(smallest := detectable(differences, ablation.test_share or 0.0)):
             lines.append(

@@ -107,11 +107,11 @@ def alternate(
         if same is not None:
             same(results[0], result)
     del results
-    repeats = []
-    for contender in contenders:
+    repeats = [1] * len(contenders)
+    for i, contender in enumerate(contenders) if least else ():
         start = time.perf_counter()
         contender.run()
-        repeats.append(max(1, int(least / (time.perf_counter() - start))))
+        repeats[i] = max(1, int(least / (time.perf_counter() - start)))
     seconds = np.zeros((rounds, len(contenders)))
     for row in seconds:
         for i, contender in enumerate(contenders):

@@ -95,6 +95,7 @@ class Task:
         self._pairs = dict(pairs or {})
         self._tokens = functools.cache(self._tokenise)
         self._training_tokens = functools.cache(self._leave_out_the_long)
+        self._trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
         self._log_likelihood = jax.jit(lambda params, batch: self.loss(params, {}, batch, None, {})[:2])
 
     @classmethod
@@ -214,18 +215,18 @@ class Task:
         # As many rows as the devices divide.
         batch = {"source": np.repeat(source[None], place.multiple, 0), "id": np.zeros(place.multiple, np.uint32)}
         out = np.asarray(self._search(params, batch, place, _output_limit(len(source))))[0]
-        out = out[: int((out != PAD).sum())]
-        trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
-        _, traced = trace({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]))
+        _, traced = self._trace({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]))
+        out = out[: int((out != PAD).sum())]  # only now, so that translations of any length are traced by one program
         rows, columns = self.vocabulary.pieces(out), self.vocabulary.pieces(source)
         axes = {"encoder": (columns, columns), "decoder": (rows, ["<s>", *rows[:-1]]), "cross": (rows, columns)}
         paths = []
         for layer, trace in sorted(traced["trace"].items()):
             for name, kind in (("self_attention", layer.split("_")[0]), ("cross_attention", "cross")):
                 if name in trace:
-                    weights_HQS = np.asarray(trace_weights(trace[name]))[0]
+                    queries, keys = axes[kind]
+                    weights_HQS = np.asarray(trace_weights(trace[name]))[0, :, : len(queries), : len(keys)]
                     path = folder / f"{layer}_{name}.png"
-                    heatmaps.draw(path, weights_HQS, *axes[kind], title=f"{layer} {name}".replace("_", " "))
+                    heatmaps.draw(path, weights_HQS, queries, keys, title=f"{layer} {name}".replace("_", " "))
                     paths.append(path)
         return sorted(paths, key=lambda path: ("cross" not in path.name, path.name))
 

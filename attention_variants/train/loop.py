@@ -61,6 +61,7 @@ def train_together(
     workdirs: Sequence[str | pathlib.Path],
     *,
     commands: Sequence[str] | None = None,
+    stop: threading.Event | None = None,
     quiet: bool = False,
 ) -> list[Result | InputError]:
     """Trains runs that differ in hypers and seeds alone, as lanes of one compiled program; see `train`.
@@ -71,6 +72,7 @@ def train_together(
     Args:
       configs, workdirs: of each run.
       commands: what each run's `command.txt` says; by default the command of this process.
+      stop: when it is set, what is in hand is finished and saved; by default SIGTERM and Ctrl-C do so.
 
     Returns:
       The result of each run, or the error that stopped it.
@@ -87,7 +89,7 @@ def train_together(
     saved = {i: runs.steps(workdir) for i, workdir in enumerate(workdirs) if not runs.finished(workdir)}
     together = [(None, [i]) for i in range(len(workdirs)) if i not in saved] + (lanes_lib.groups(saved) if saved else [])
     results = {}
-    with signals.caught(quiet) as stop:
+    with contextlib.nullcontext(stop) if stop else signals.caught(quiet) as stop:
         for step, group in together:
             own = [[of[i] for i in group] for of in (settings, workdirs, commands or [None] * len(workdirs))]
             results |= zip(group, _train(*own, step, quiet, stop), strict=True)
@@ -127,7 +129,7 @@ def _train(
         finished = runs.finished(workdirs[0])
         for own, workdir, command in zip(settings, workdirs, commands, strict=True):
             if main and not finished:
-                workdir_lib.open_for_training(workdir, own, command)
+                opened.enter_context(workdir_lib.open_for_training(workdir, own, command))
                 if not runs.started(workdir):
                     task.save(workdir)
         progress = opened.enter_context(contextlib.closing(Progress(when.total, quiet=quiet or not main)))

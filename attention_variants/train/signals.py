@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, as a wish that is granted when what is in hand is saved."""
+"""SIGTERM, Ctrl-C and a terminal that closes, as a wish that is granted when what is in hand is saved."""
 
 import contextlib
 import os
@@ -8,15 +8,20 @@ import threading
 import jax
 
 
+def stopping() -> list[int]:
+    """The signals that ask a process to end, but for those that it was told to ignore (by nohup, say)."""
+    return [s for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+
+
 @contextlib.contextmanager
 def caught(quiet: bool):
-    """An event that SIGTERM and Ctrl-C set, so that the step in hand (the first one, at the start) can be finished and saved."""
+    """An event that those signals set, so that the step in hand (the first one, at the start) can be finished and saved."""
     stop = threading.Event()
     # Hosts would stop at different steps. (To count processes would start jax, before `devices.connect` has prepared for it.)
     if threading.current_thread() is not threading.main_thread() or jax.distributed.is_initialized():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in stopping()}
 
     def restore():
         for number, handler in before.items():

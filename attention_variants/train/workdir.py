@@ -6,6 +6,7 @@ DONE at the end.
 
 import ast
 import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -41,28 +42,73 @@ def check(workdir: str | pathlib.Path, settings: Settings) -> pathlib.Path:
                 raise InputError(
                     f"{workdir} belongs to another config ({'; '.join(changed)}); expected a new --workdir for a new run"
                 )
-        elif workdir.exists() and (not workdir.is_dir() or any(f.suffix != ".partial" for f in workdir.iterdir())):
+        elif not unused(workdir):
             raise InputError(f"{workdir} exists and is not a run of this project; expected a new or empty folder")
     return workdir
 
 
-def open_for_training(workdir: pathlib.Path, settings: Settings, command: str | None = None) -> None:
-    """Makes the folder and writes what is known at the start: the config once, command and environment of every start.
+@contextlib.contextmanager
+def open_for_training(workdir: pathlib.Path, settings: Settings, command: str | None = None):
+    """Makes the folder and writes what is known at the start: the config, command and environment of every start.
+
+    Until the context ends no other process can train there.
 
     Args:
       command: what starts this run alone, where it is not what this process was started with.
 
     Raises:
-      InputError: it cannot be written.
+      InputError: it cannot be written, or another process trains there.
     """
-    with told_of(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "config.json", settings.as_dict())  # first: from here on the folder is known as this run's
-        with (workdir / "command.txt").open("a") as file:
-            file.write((command or shlex.join(sys.argv)) + "\n")
-        path = workdir / "environment.json"
-        starts = json.loads(path.read_text()) if path.exists() else []
-        write_json(path, [*starts, environment()])
+    with contextlib.ExitStack() as opened:
+        with told_of(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            opened.enter_context(alone(workdir, command))
+            write_json(workdir / "config.json", settings.as_dict())  # from here on the folder is known as this run's
+            path = workdir / "environment.json"
+            starts = json.loads(path.read_text()) if path.exists() else []
+            write_json(path, [*starts, environment()])
+        yield
+
+
+def unused(folder: pathlib.Path) -> bool:
+    """Whether the folder is new, or has nothing in it but what a start that was killed at once leaves."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(file.suffix == ".partial" or file.name == "command.txt" for file in folder.iterdir())
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path, command: str | None = None):
+    """Keeps other processes from working in a folder until the context ends, and adds the command to its `command.txt`.
+
+    The lock is the operating system's, on that file: it goes when the process does, however it ends. A file system that has no
+    locks keeps nobody out.
+
+    Raises:
+      InputError: another process works there.
+    """
+    with (folder / "command.txt").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is at work in {folder}; expected to wait for its end, or to stop it") from None
+        except OSError:
+            pass
+        file.write((command or shlex.join(sys.argv)) + "\n")
+        file.flush()
+        yield
+
+
+def busy(folder: pathlib.Path) -> bool:
+    """Whether a process works in the folder."""
+    try:
+        with (folder / "command.txt").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def open_for_reading(workdir: str | pathlib.Path, changes: Sequence[str] = ()) -> tuple[pathlib.Path, Settings]:

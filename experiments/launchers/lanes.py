@@ -3,7 +3,7 @@
 import shlex
 
 from attention_variants.errors import InputError
-from attention_variants.train import loop, workdir
+from attention_variants.train import loop, signals, workdir
 from experiments.ablation import Run
 from experiments.board import watched
 from experiments.launchers import Failure
@@ -11,40 +11,44 @@ from experiments.launchers import Failure
 
 def launch(plan, board, options) -> list[Failure]:
     """One group after the other, in this process. Ctrl-C and SIGTERM let what is in hand be saved."""
-    del options
     failures, open_ = [], []
     for run in plan:
         try:
             workdir.check(run.workdir, run.settings())
+            if workdir.busy(run.workdir):
+                raise InputError(f"another process is at work in {run.workdir}; launch again when it has ended")
             open_.append(run)
         except InputError as error:  # which the runs beside it need not suffer from
             failures.append(Failure(run, str(error)))
             board.failed.add(run.workdir)
-    together = groups(open_)
-    for number, group in enumerate(together, start=1):
-        board.tell(f"program {number} of {len(together)}: {len(group)} runs")
-        own = [run.resolve() for run in group], [run.workdir for run in group]
-        try:
-            with watched(board):
-                found = loop.train_together(*own, commands=[shlex.join(run.command()) for run in group], quiet=True)
-        except Exception as error:  # a device without room, say; other groups may be smaller
-            found = [error if isinstance(error, InputError) else InputError(f"{type(error).__name__}: {error}")] * len(group)
-        for run, result in zip(group, found, strict=True):
-            if isinstance(result, InputError):
-                failures.append(Failure(run, str(result)))
-                board.failed.add(run.workdir)
-        board.update(now=True)
-        if any(not isinstance(result, InputError) and result.results is None for result in found):
-            board.tell("stopped; the same command goes on from there")
-            break
+    together = groups(open_, options.jobs)
+    with signals.caught(quiet=False) as stop:
+        for number, group in enumerate(together, start=1):
+            board.tell(f"program {number} of {len(together)}: {len(group)} runs")
+            own = [run.resolve() for run in group], [run.workdir for run in group]
+            commands = [shlex.join(run.command()) for run in group]
+            try:
+                with watched(board):
+                    found = loop.train_together(*own, commands=commands, stop=stop, quiet=True)
+            except Exception as error:  # a device without room, say; other groups may be smaller
+                found = [error if isinstance(error, InputError) else InputError(f"{type(error).__name__}: {error}")] * len(group)
+            for run, result in zip(group, found, strict=True):
+                if isinstance(result, InputError):
+                    failures.append(Failure(run, str(result)))
+                    board.failed.add(run.workdir)
+            board.update(now=True)
+            if stop.is_set():
+                board.tell("stopped; the same command goes on from there")
+                break
     return failures
 
 
-def groups(plan: list[Run]) -> list[list[Run]]:
-    """Runs whose settings are alike but for hypers and seed."""
+def groups(plan: list[Run], most: int = 0) -> list[list[Run]]:
+    """Runs whose settings are alike but for hypers and seed, at most so many in a group; 0 is any number."""
     found: dict[str, list[Run]] = {}
     for run in plan:
         config = run.resolve().to_dict() | {"hypers": None}
         config["run"].pop("seed")
         found.setdefault(repr(config), []).append(run)
-    return list(found.values())
+    most = most or len(plan)
+    return [alike[i : i + most] for alike in found.values() for i in range(0, len(alike), most)]

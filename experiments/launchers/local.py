@@ -1,31 +1,36 @@
-"""A pool of processes on this machine: one on each accelerator, or `--jobs` on the CPU."""
+"""A pool of processes on this machine: one on each accelerator, or `--jobs` on the CPU.
+
+Where the launcher is killed, its processes save and end (on Linux, else they go on); the next launch waits for that.
+"""
 
 import collections
+import ctypes
+import glob
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 
-from attention_variants.errors import InputError
+from attention_variants.train import signals
+from attention_variants.train.workdir import busy
 from experiments.launchers import Failure, last_words
 
-
-def check(options) -> None:
-    """Raises InputError for a number of processes that is none."""
-    if options.jobs < 0:
-        raise InputError(f"--jobs is {options.jobs}; expected 0 for the default, or how many")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 
 
 def launch(plan, board, options) -> list[Failure]:
     """Runs `main.py` for each run. Ctrl-C and SIGTERM let what is in hand be saved; a second one ends it at once."""
-    places = [{"CUDA_VISIBLE_DEVICES": device} for device in accelerators()] or [{}] * (options.jobs or max(1, os.cpu_count() // 2))
+    places = accelerators() or [{}] * (options.jobs or max(1, os.cpu_count() // 2))
     if options.jobs:
         places = places[: options.jobs]
     logs = pathlib.Path(options.workdir) / "logs"
     logs.mkdir(exist_ok=True)
     free, waiting, running, failures = list(places), collections.deque(plan), {}, []
+    if earlier := [run for run in plan if busy(run.workdir)]:
+        board.tell(f"waiting for {len(earlier)} processes of an earlier launch")
     stopping = False
 
     def stop(*_):
@@ -34,17 +39,14 @@ def launch(plan, board, options) -> list[Failure]:
             process.send_signal(signal.SIGKILL if stopping else signal.SIGTERM)
         stopping = True
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in signals.stopping()}
     try:
         while running or (waiting and not stopping):
-            while free and waiting and not stopping:
+            earlier = [run for run in earlier if busy(run.workdir)]
+            while free and waiting and not stopping and not earlier:
                 run, place = waiting.popleft(), free.pop()
                 log = logs / f"{run.workdir.parent.name},{run.workdir.name}.txt"
-                with log.open("w") as file:
-                    process = subprocess.Popen(
-                        run.command(), env=os.environ | place, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-                    )
-                running[process] = run, place, log
+                running[begin(run.command(), os.environ | place, log)] = run, place, log
             for process in [p for p in running if p.poll() is not None]:
                 run, place, log = running.pop(process)
                 free.append(place)
@@ -63,11 +65,26 @@ def launch(plan, board, options) -> list[Failure]:
     return failures
 
 
-def accelerators() -> list[str]:
-    """Those that a process can be given by CUDA_VISIBLE_DEVICES; jax is not asked, as it would take them all."""
+def begin(command: list[str], environment: Mapping[str, str], log: pathlib.Path) -> subprocess.Popen:
+    """Starts a process that Ctrl-C does not reach, and that is asked to end when this one is gone."""
+    of_this_system = ctypes.CDLL(None)
+
+    def end_with_the_launcher():
+        if hasattr(of_this_system, "prctl"):
+            of_this_system.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    own = dict(start_new_session=True, preexec_fn=end_with_the_launcher)
+    with log.open("w") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, **own)
+
+
+def accelerators() -> list[dict[str, str]]:
+    """What the environment of a process says to give it one accelerator; jax is not asked, as it would take them all."""
+    if glob.glob("/dev/accel*"):  # a TPU serves one process, which uses all of it
+        return [{}]
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [device for device in chosen.split(",") if device]
+        return [{"CUDA_VISIBLE_DEVICES": device} for device in chosen.split(",") if device]
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu") or not shutil.which("nvidia-smi"):
         return []
     listed = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
-    return listed.stdout.split() if listed.returncode == 0 else []
+    return [{"CUDA_VISIBLE_DEVICES": device} for device in listed.stdout.split()] if listed.returncode == 0 else []

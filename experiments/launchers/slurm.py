@@ -1,6 +1,12 @@
-"""A job array on a Slurm cluster, by submitit; a run that is preempted or out of time is saved, requeued and goes on."""
+"""A job array on a Slurm cluster, by submitit; a run that is preempted or out of time is saved, requeued and goes on.
 
-import logging
+`jobs.json` in the workdir says which job is whose, so that a launch watches jobs that are still queued or running instead of
+submitting them a second time.
+"""
+
+import contextlib
+import getpass
+import json
 import pathlib
 import shutil
 import signal
@@ -10,11 +16,12 @@ import time
 import submitit
 
 from attention_variants.errors import InputError
-from attention_variants.train import runs
+from attention_variants.train import runs, workdir
 from experiments.ablation import Run
 from experiments.launchers import Failure, last_words
 
 LAST_MINUTES = 5  # more than clusters wait between the signal that asks a job to end and the one that ends it
+LOOK = 2  # seconds between two looks at the queue
 
 
 class Training(submitit.helpers.Checkpointable):
@@ -52,9 +59,35 @@ def check(options) -> None:
 
 
 def launch(plan: list[Run], board, options) -> list[Failure]:
-    """Submits the runs and watches them. Ctrl-C stops the watching; the jobs go on."""
-    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look of a cluster without accounting
-    executor = submitit.AutoExecutor(folder=f"{options.workdir}/logs", cluster="slurm", slurm_max_num_timeout=1000)
+    """Submits the runs that no job is there for, and watches all. Ctrl-C stops the watching; the jobs go on."""
+    logs, kept = pathlib.Path(options.workdir) / "logs", pathlib.Path(options.workdir) / "jobs.json"
+    jobs = json.loads(kept.read_text()) if kept.exists() else {}
+    alive = queued() if jobs else set()
+    if new := [run for run in plan if jobs.get(run.name) not in alive]:
+        jobs |= zip([run.name for run in new], submit(new, logs, options), strict=True)
+        workdir.write_json(kept, jobs)
+    watched = {jobs[run.name] for run in plan}
+    board.tell(f"{len(new)} jobs submitted, {len(plan) - len(new)} of an earlier launch go on; logs in {logs}")
+    try:
+        alive = watched
+        while alive & watched:
+            board.update()
+            time.sleep(LOOK)
+            with contextlib.suppress(InputError):  # a controller that is busy
+                alive = queued()
+    except KeyboardInterrupt:
+        board.tell("the jobs go on; the same command watches them again")
+        return []
+    # What a job came to only a cluster with accounting can tell; what its run came to, the workdir.
+    failed = [run for run in plan if not runs.finished(run.workdir)]
+    board.failed |= {run.workdir for run in failed}
+    log = lambda run: submitit.core.utils.JobPaths(logs, jobs[run.name]).stderr
+    return [Failure(run, last_words(log(run))) for run in failed]
+
+
+def submit(plan: list[Run], logs: pathlib.Path, options) -> list[str]:
+    """Submits an array; the ids of its jobs. Raises InputError where Slurm refuses (an unknown partition, too much memory)."""
+    executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=1000)
     wanted = dict(slurm_partition=options.partition) if options.partition else {}
     wanted |= dict(gpus_per_node=options.gpus) if options.gpus else {}
     wanted |= dict(mem_gb=options.memory, cpus_per_task=options.cpus, timeout_min=options.minutes)
@@ -62,17 +95,15 @@ def launch(plan: list[Run], board, options) -> list[Failure]:
     try:
         with executor.batch():
             jobs = [executor.submit(Training(run.command(), run.workdir)) for run in plan]
-    except submitit.core.utils.FailedJobError as error:  # an unknown partition, more memory than any node has
+    except submitit.core.utils.FailedJobError as error:
         raise InputError(f"Slurm refuses the jobs: {' '.join(str(error).split())}") from None
-    board.tell(f"{len(jobs)} jobs: {jobs[0].job_id} and on; logs in {options.workdir}/logs")
-    try:
-        while not all(job.done() for job in jobs):
-            board.update()
-            time.sleep(1)
-    except KeyboardInterrupt:
-        board.tell("the jobs go on; launch again only when `squeue` has none of them left, or after `scancel`")
-        return []
-    # What a job came to only a cluster with accounting can tell; what its run came to, the workdir.
-    failed = [(run, job) for run, job in zip(plan, jobs, strict=True) if not runs.finished(run.workdir)]
-    board.failed |= {run.workdir for run, _ in failed}
-    return [Failure(run, last_words(job.paths.stderr)) for run, job in failed]
+    return [job.job_id for job in jobs]
+
+
+def queued() -> set[str]:
+    """The ids of this user's jobs that wait or run. Raises InputError where the controller does not answer."""
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"squeue fails: {' '.join(done.stderr.split())}; expected a controller that answers")
+    return set(done.stdout.split())

@@ -1,6 +1,10 @@
-"""A sweep killed with -9 at random moments and started again ends in the table of one never killed, bit for bit."""
+"""A sweep killed with -9 at random moments and started again ends in the table of one never killed, bit for bit.
+
+So does one that is stopped by other means, whatever launched it.
+"""
 
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -25,23 +29,29 @@ def notes(workdir) -> list[str]:
     return [line for line in (workdir / "table.md").read_text().splitlines() if line.startswith("**")]
 
 
-def test_ten_kills_change_no_bit_of_the_table(small, environment, tmp_path):
-    """Moments are drawn from the whole time that a launch takes."""
+@pytest.fixture
+def start(small, environment):
+    """`start(workdir, launcher)`: a launch that is under way."""
 
-    def start(workdir):
-        words = [f"--experiment={small}", f"--workdir={workdir}", "--seeds=2", "--tiny", "--launcher=lanes"]
-        quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def start(workdir, launcher="lanes", **streams):
+        words = [f"--experiment={small}", f"--workdir={workdir}", "--seeds=2", "--tiny", f"--launcher={launcher}", "--jobs=0"]
         command = [sys.executable, "-m", "experiments.launch", *words]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, **quiet)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams)
 
+    return start
+
+
+def test_ten_kills_change_no_bit_of_the_table(start, tmp_path):
+    """Moments are drawn from the whole time that a launch takes."""
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     unbroken = tmp_path / "unbroken"
-    assert start(unbroken).wait() == 0
+    assert start(unbroken, **quiet).wait() == 0
     begun = time.monotonic()
-    assert start(tmp_path / "again").wait() == 0  # now that programs are compiled
+    assert start(tmp_path / "again", **quiet).wait() == 0  # now that programs are compiled
     seconds, draw = time.monotonic() - begun, random.Random(0)
     kills, workdirs = 0, [tmp_path / "killed_0"]
     while kills < KILLS:
-        process = start(workdirs[-1])
+        process = start(workdirs[-1], **quiet)
         time.sleep(draw.uniform(0.0, seconds))
         if process.poll() is None:
             process.kill()
@@ -49,9 +59,39 @@ def test_ten_kills_change_no_bit_of_the_table(small, environment, tmp_path):
             kills += 1
         else:  # it came to its end; the next kills are another sweep's
             workdirs.append(tmp_path / f"killed_{len(workdirs)}")
-    assert start(workdirs[-1]).wait() == 0
+    assert start(workdirs[-1], **quiet).wait() == 0
     for killed in workdirs:
         pd.testing.assert_frame_equal(table(killed), table(unbroken), check_exact=True)
         assert notes(killed) == notes(unbroken)
         for run in sorted(p.parent.relative_to(unbroken) for p in unbroken.rglob("DONE")):
             assert rows(killed / run) == rows(unbroken / run)
+
+
+@pytest.mark.parametrize("launcher", ["local", "lanes"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_launch_that_is_stopped_goes_on(launcher, how, start, launched, tmp_path):
+    """The signal reaches the launcher alone; its processes are not left to train beside those of the next launch."""
+    workdir, told = tmp_path / "w", dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start(workdir, launcher, **told)
+    end = time.monotonic() + 120
+    while not list(workdir.glob("*/*/checkpoints/2")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(how)
+    said = process.communicate(timeout=120)[1]
+    if how == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 0, said
+        assert "the same command goes on from there" in said
+        assert "Traceback" not in said
+    assert len(list(workdir.rglob("DONE"))) < 6
+    process = start(workdir, launcher, **told)
+    said = process.communicate(timeout=280)[1]
+    assert process.returncode == 0, said
+    done = sorted(p.parent.relative_to(workdir) for p in workdir.rglob("DONE"))
+    assert len(done) == 6
+    for run in done:
+        ours, theirs = ([row["loss"] for row in rows(w / run)] for w in (workdir, launched))
+        assert ours == pytest.approx(theirs, rel=1e-4)

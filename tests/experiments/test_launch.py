@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from attention_variants.train import workdir
 from experiments import ablation as ablations
 from experiments import launchers
 
@@ -112,16 +113,29 @@ def test_an_ablation_that_has_changed_wants_another_workdir(launched, launch, sm
 
 
 def test_a_workdir_that_cannot_be_used_stops_no_lane_beside_it(launched, small, tmp_path):
+    """One of something else, and one in which another process is at work."""
     _, module = ablations.load(str(small))
-    plan = ablations.plan(module.ABLATION, tmp_path, 1, tiny=True)[:2]
-    plan[0].workdir.mkdir(parents=True)
+    plan = ablations.plan(module.ABLATION, tmp_path, 1, tiny=True)
+    for run in plan[:2]:
+        run.workdir.mkdir(parents=True)
     (plan[0].workdir / "something.txt").write_text("not ours")
-    shutil.copytree(launched / plan[1].workdir.relative_to(tmp_path), plan[1].workdir)
+    shutil.copytree(launched / plan[2].workdir.relative_to(tmp_path), plan[2].workdir)
     board = SimpleNamespace(tell=print, update=lambda now=False: None, failed=set())
-    (failure,) = launchers.load("lanes").launch(plan, board, None)
-    assert failure.run is plan[0]
-    assert "is not a run of this project" in failure.reason
-    assert board.failed == {plan[0].workdir}
+    with workdir.alone(plan[1].workdir):
+        failures = launchers.load("lanes").launch(plan, board, SimpleNamespace(jobs=0))
+    assert [failure.run for failure in failures] == plan[:2]
+    assert "is not a run of this project" in failures[0].reason
+    assert "another process is at work" in failures[1].reason
+    assert board.failed == {run.workdir for run in plan[:2]}
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(0, [6]), (4, [4, 2]), (1, [1] * 6)])
+def test_lanes_of_one_program_are_at_most_as_many_as_wanted(most, sizes, small, tmp_path):
+    _, module = ablations.load(str(small))
+    plan = ablations.plan(module.ABLATION, tmp_path, 2, tiny=True)
+    groups = launchers.load("lanes").groups(plan, most)
+    assert [len(group) for group in groups] == sizes
+    assert [run for group in groups for run in group] == plan
 
 
 BAD = {
@@ -157,11 +171,11 @@ def test_a_mistake_is_one_sentence_and_starts_nothing(case, launch, tmp_path):
         ({"notes.txt": "mine"}, "is not the workdir of an ablation"),
         ({"experiment.json": '{"experi'}, "is not the workdir of an ablation"),
         (
-            {"experiment.json": '{"experiment": "other", "file": "x", "tiny": true}'},
+            {"experiment.json": '{"experiment": "other", "file": "x", "tiny": true, "seeds": 2, "again": false}'},
             "holds the runs of other (tiny), not of small (tiny)",
         ),
         (
-            {"experiment.json": '{"experiment": "small", "file": "x", "tiny": false}'},
+            {"experiment.json": '{"experiment": "small", "file": "x", "tiny": false, "seeds": 2, "again": false}'},
             "holds the runs of small, not of small (tiny)",
         ),
     ],

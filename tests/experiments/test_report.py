@@ -16,10 +16,10 @@ import pytest
 
 from attention_variants.errors import InputError
 from experiments import ablation as ablations
-from experiments import page, rows, tables, written
+from experiments import page, rows, sweep, tables, written
 from experiments.ablation import ROOT, Ablation
 from experiments.statistics import holm, mean, paired
-from experiments.sweep import axis, chain
+from experiments.sweep import axis, chain, product
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ABLATION = Ablation(
@@ -37,7 +37,13 @@ def row(cell, seed, value, **more):
     environment = {"python": "3.11", "packages": {"jax": "0.10.2"}, "devices": ["cpu"], "commit": "0" * 40}
     costs = {"parameters": 1000, "step_seconds": 0.01, "peak_memory": 2.0**20, "seconds": 60.0, "lanes": 1}
     metrics = {"validation": {"loss": 1.0}, "test": {"bleu": value, "bleu_signature": "words"}}
-    return {"cell": cell, "seed": seed, "metrics": metrics, "environment": environment | more, "command": "python main.py"} | costs
+    return {
+        "cell": cell,
+        "seed": seed,
+        "metrics": metrics,
+        "environments": [environment | more],
+        "command": "python main.py",
+    } | costs
 
 
 @pytest.fixture
@@ -99,12 +105,30 @@ def test_a_cell_without_a_run_is_a_line_without_numbers(found):
     ],
 )
 def test_mixed_tables_say_so_on_top(found, changed, sentence):
-    found[7]["environment"] |= changed
+    found[7]["environments"][0] |= changed
     results = tables.results(ABLATION, found, SEEDS)
     assert any(sentence in note for note in results.notes)
     markdown = written.in_markdown("x", MODULE, results)
     assert markdown.index("Mixed") < markdown.index("| cell")
     assert not tables.results(ABLATION, found[:7], SEEDS).notes[1:]
+
+
+def test_a_run_that_was_resumed_elsewhere_is_mixed_by_itself(found):
+    found[7]["environments"].append(found[7]["environments"][0] | {"commit": "1" * 40})
+    notes = tables.results(ABLATION, found, SEEDS).notes
+    assert notes == ["Mixed commits: 000000000000 (15 runs), 111111111111 (1 runs)."]
+
+
+def test_every_cell_is_in_a_figure_of_the_page():
+    """Those that differ from the baseline in one thing by what it is; a product's corners are in one of all cells."""
+
+    def across(cells):
+        ablation = Ablation("configs/translation.py", cells, "test.bleu")
+        figures = page._against(ablation, [row(cell, seed, 30.0 + seed) for cell in cells for seed in range(2)])
+        return [sum(sweep.name(cell) in figure for cell in cells) for figure in figures], len(figures)
+
+    assert across(product(axis("model.heads", 2, 4), axis("model.layers", 3, 5))) == ([0, 0, 4], 3)
+    assert across(chain([{}], axis("model.heads", 2, 4), axis("model.layers", 3, 5)))[1] == 2
 
 
 def test_markdown_csv_and_latex_have_the_same_cells(found):
@@ -198,7 +222,7 @@ def browse(path, tmp_path, *flags) -> subprocess.CompletedProcess:
 def test_everything_from_data_is_escaped(found, tmp_path):
     plan = ablations.plan(ABLATION, tmp_path / "<i>&amp;", SEEDS)
     found[0]["command"] = "python main.py <script>alert(2)</script>"
-    found[0]["environment"]["commit"] = "<b>"
+    found[0]["environments"][0]["commit"] = "<b>"
     text = page.html("x<y", MODULE, plan, found, tables.results(ABLATION, found, SEEDS))
     assert "<script" not in text
     assert "<b>" not in text

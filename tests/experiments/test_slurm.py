@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -109,20 +110,20 @@ def test_an_array_of_jobs_comes_to_the_table_of_lanes(launching, launched, tmp_p
     process = launching(tmp_path / "w", "--partition=main", "--minutes=30")
     _, told = process.communicate(timeout=400)
     assert process.returncode == 0, told
-    assert "6 jobs: " in told
+    assert "6 jobs submitted" in told
     tables = [pd.read_csv(w / "table.csv") for w in (tmp_path / "w", launched)]
     assert tables[0]["mean"].tolist() == pytest.approx(tables[1]["mean"].tolist(), rel=1e-4)
     assert tables[0]["seeds"].tolist() == [2, 2, 2]
 
 
-def test_jobs_that_are_requeued_go_on_in_their_workdirs(launching, launched, cluster, tmp_path):
-    """Preemption, as Slurm does it: the job is ended while it trains, waits again, and resumes from its checkpoint."""
-    process = launching(tmp_path / "w")
+@pytest.mark.parametrize("end", ["preempted", "out of time"])
+def test_jobs_that_are_requeued_go_on_in_their_workdirs(end, launching, launched, cluster, tmp_path):
+    """The job is ended while it trains, waits again, and resumes from its checkpoint."""
+    process = launching(tmp_path / "w", "--minutes=9")  # of which submitit holds every moment to be near the end
     begun = lambda: [p.parents[2] for p in (tmp_path / "w").glob("*/*/checkpoints/2")]
     until(begun, "no run has saved a checkpoint", 120)
-    run = begun()[0]
     job = said(["squeue", "-h", "-t", "R", "-o", "%i"], cluster).split()[0]
-    said(["scontrol", "requeue", job], cluster)
+    said(["scontrol", "requeue", job] if end == "preempted" else ["scancel", "--signal=USR2", job], cluster)
     _, told = process.communicate(timeout=400)
     assert process.returncode == 0, told
     starts = {p.parent: len(p.read_text().splitlines()) for p in (tmp_path / "w").glob("*/*/command.txt")}
@@ -130,13 +131,27 @@ def test_jobs_that_are_requeued_go_on_in_their_workdirs(launching, launched, clu
     for workdir in starts:
         losses = [[row["loss"] for row in rows(w)] for w in (workdir, launched / workdir.relative_to(tmp_path / "w"))]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert run.exists()
+
+
+def test_jobs_are_watched_again_and_not_submitted_again(launching, tmp_path):
+    process = launching(tmp_path / "w")
+    until(lambda: list((tmp_path / "w").glob("*/*/command.txt")), "no job has begun", 120)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert "the jobs go on; the same command watches them again" in told
+    process = launching(tmp_path / "w")
+    _, told = process.communicate(timeout=400)
+    assert process.returncode == 0, told
+    assert "0 jobs submitted" in told
+    starts = [p.read_text().count("\n") for p in (tmp_path / "w").glob("*/*/command.txt")]
+    assert starts == [1] * 6
 
 
 def test_a_job_that_fails_is_told_of_and_the_others_go_on(launching, tmp_path):
     blocked = tmp_path / "w" / "as-configured" / "seed=0"
     blocked.mkdir(parents=True)
-    (tmp_path / "w" / "experiment.json").write_text('{"experiment": "small", "file": "", "tiny": true}')
+    (tmp_path / "w" / "experiment.json").write_text('{"experiment": "small", "file": "", "tiny": true, "seeds": 2, "again": false}')
     (blocked / "something.txt").write_text("not ours")
     process = launching(tmp_path / "w")
     _, told = process.communicate(timeout=400)

@@ -89,6 +89,7 @@ def test_overlapping_splits_are_less_sure_by_the_correction():
     assert found.p == pytest.approx(2 * stats.t.sf(abs(t), 9))
     plain = paired(a, b)
     assert (found.high - found.low) / (plain.high - plain.low) == pytest.approx(np.sqrt(1 + 10 / 9))
+    assert np.ptp(mean(a, 1 / 9)[1:]) / np.ptp(mean(a)[1:]) == pytest.approx(np.sqrt(1 + 10 / 9))
     assert detectable([a], 1 / 9) / detectable([a]) == pytest.approx(np.sqrt(1 + 10 / 9))
     with pytest.raises(ValueError, match="test_share is 0"):
         resampled(a, b, 0)

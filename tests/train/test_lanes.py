@@ -1,5 +1,6 @@
 """Runs that train beside each other in one program are the runs they would have been alone, in numbers and on disk."""
 
+import collections
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.dispatch import BACKEND_COMPILE_EVENT
 from workdirs import at_step, latest, rows
 
 from attention_variants.errors import InputError
@@ -102,13 +104,25 @@ def test_a_lane_leaves_the_workdir_of_a_run(alone, beside):
         assert config | {"parallel": 0} == config_alone | {"parallel": 0}
 
 
-def test_lanes_share_one_compilation(configs, tmp_path, monkeypatch):
-    """Of the step, however many there are; and one program makes all their parameters."""
-    counted = []
-    compiled = devices._program
-    monkeypatch.setattr(devices, "_program", lambda traced: counted.append(traced) or compiled(traced))
-    loop.train_together(configs, [tmp_path / str(i) for i in range(3)], quiet=True)
-    assert len(counted) == 1
+def test_eight_lanes_share_one_compilation(make_config, tmp_path):
+    """Of the step, by jax's own count of compilations; and there are none that two lanes do not need."""
+
+    def compiled(lanes: int) -> collections.Counter:
+        found = collections.Counter()
+        counting = lambda event, seconds, fun_name="", **_: found.update([fun_name] * (event == BACKEND_COMPILE_EVENT))
+        jax.clear_caches()
+        jax.monitoring.register_event_duration_secs_listener(counting)
+        try:
+            short = {"run.duration": "2 steps", "run.evaluate": "2 steps", "run.checkpoint": "0"}
+            configs = [make_config(**{"task.packed": True, "run.seed": seed} | short) for seed in range(lanes)]
+            loop.train_together(configs, [tmp_path / f"{lanes}" / str(i) for i in range(lanes)], quiet=True)
+        finally:
+            jax.monitoring.unregister_event_duration_listener(counting)
+        return found
+
+    two, eight = compiled(2), compiled(8)
+    assert eight["jit(steps)"] == 1
+    assert eight == two
 
 
 def test_lanes_have_an_equal_share_in_the_time(beside):
