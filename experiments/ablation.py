@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ class Ablation:
       settings: what all cells change. tiny: what a look at it in seconds changes after that.
       paper: the paper's number of a cell, by the cell's name. source: where in which paper they stand, and what they measure.
       test_share: where seeds are splits of the same data, whose training sets overlap: test examples divided by training examples.
+      peers: what else stands in the table, by name: functions of a run's settings whose answer is metrics by split, as the run's
+        own, on the split of its seed. They are asked once, when the runs of the baseline are done.
       curves: what is drawn over steps, "validation.loss". pictures: figures of the first seed's run that the page shows.
     """
 
@@ -43,6 +45,7 @@ class Ablation:
     paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
     source: str = ""
     test_share: float | None = None
+    peers: Mapping[str, Callable[[settings_lib.Settings], dict]] = dataclasses.field(default_factory=dict)
     curves: tuple[str, ...] = ("train.loss", "validation.loss")
     pictures: tuple[str, ...] = ()
 
@@ -62,6 +65,11 @@ class Ablation:
             raise InputError(f"test_share is {self.test_share}; expected test examples divided by training examples, or None")
         if self.paper and not self.source:
             raise InputError("the ablation has numbers of a paper and no source; expected paper, table and what they measure")
+
+    @property
+    def lines(self) -> list[Cell]:
+        """What the table has a line for: the cells, and {"peer": name} for each peer."""
+        return [*self.cells, *({"peer": name} for name in self.peers)]
 
     @property
     def axes(self) -> list[str]:

@@ -92,7 +92,7 @@ def main() -> None:
     for failure in failures:
         console.print(f"\nfailed: {failure.run.name}: {failure.reason}", markup=False)
     if options.record:
-        kept = rows.record(name, plan)
+        kept = rows.record(name, plan, rows.of_peers(ablation, plan, workdir))
         console.print(f"{kept} rows in {rows.path(name)}", markup=False)
     from experiments import report  # pandas and scipy take a second to import, and no run needs them
 

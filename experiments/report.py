@@ -22,9 +22,13 @@ from experiments.program import start
 FLAGS = flags.FLAGS
 
 
-def of(module: ModuleType, plan: list, held: list[dict]) -> tuple[list[dict], tables.Results | None]:
+def of(module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | None) -> tuple[list[dict], tables.Results | None]:
     """(rows, table) of the finished runs of a plan and of rows on file; None where there are none."""
     found = [row for run in plan if (row := rows.of(run) or rows.holding(held, run))]
+    peers = rows.of_peers(module.ABLATION, plan, folder) if folder else []
+    asked = [(row["cell"], row["seed"]) for row in peers]
+    names = [{"peer": name} for name in module.ABLATION.peers]
+    found += peers + [row for row in held if row["cell"] in names and (row["cell"], row["seed"]) not in asked]
     if not found:
         return found, None
     seeds = len({run.seed for run in plan})
@@ -33,7 +37,7 @@ def of(module: ModuleType, plan: list, held: list[dict]) -> tuple[list[dict], ta
 
 def show(name: str, module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | None) -> None:
     """Prints the table of finished runs and of rows on file; in the folder of the runs also table.* and report.html."""
-    found, results = of(module, plan, held)
+    found, results = of(module, plan, held, folder)
     console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
     if results is None:
         console.print("no run is finished, so there is no table yet")
@@ -65,7 +69,7 @@ def main() -> None:
         plan = ablations.plan(module.ABLATION, pathlib.Path("runs") / name, max(row["seed"] for row in held) + 1)
     if options.format == "terminal":
         return show(name, module, plan, held, folder)
-    _, results = of(module, plan, held)
+    _, results = of(module, plan, held, folder)
     if results is None:
         raise InputError("no run is finished, so there is no table yet")
     text = written.FORMATS[{"markdown": "md", "latex": "tex"}.get(options.format, options.format)]

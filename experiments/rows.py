@@ -1,13 +1,15 @@
 """Results that outlive the runs: a row for each cell and seed, from finished workdirs, kept in `experiments/results/NAME.jsonl`."""
 
 import json
+import math
 import pathlib
 import shlex
+import time
 from collections.abc import Iterable
 
 from attention_variants.train import runs
 from attention_variants.train.workdir import open_for_reading, write_whole
-from experiments.ablation import ROOT, Run, fingerprint
+from experiments.ablation import ROOT, Ablation, Run, fingerprint
 
 RESULTS = ROOT / "experiments" / "results"
 KEPT = ("parameters", "steps", "best_step", "step_seconds", "peak_memory", "tokens_per_second", "seconds", "lanes")
@@ -31,6 +33,27 @@ def of(run: Run) -> dict | None:
     }
 
 
+def of_peers(ablation: Ablation, plan: list[Run], workdir: pathlib.Path) -> list[dict]:
+    """Rows of the peers for each seed that the baseline is finished with; what was asked once is kept in `peers.jsonl`."""
+    file, rows = workdir / "peers.jsonl", []
+    kept = read(file)
+    for run in plan if ablation.peers else ():
+        if run.cell != ablation.cells[0] or not (own := of(run)):
+            continue
+        for name, ask in ablation.peers.items():
+            cell = {"peer": name}
+            row = next((row for row in kept if (row["cell"], row["seed"], row["config"]) == (cell, run.seed, own["config"])), None)
+            if row is None:
+                begun = time.monotonic()
+                metrics = ask(run.settings())
+                unknown = dict.fromkeys(KEPT, math.nan) | {"seconds": time.monotonic() - begun, "lanes": own["lanes"]}
+                row = own | unknown | {"cell": cell, "metrics": metrics}
+                kept.append(row)
+                write(file, kept)
+            rows.append(row)
+    return rows
+
+
 def path(name: str) -> pathlib.Path:
     """The file of an ablation's rows."""
     return RESULTS / f"{name}.jsonl"
@@ -38,7 +61,17 @@ def path(name: str) -> pathlib.Path:
 
 def committed(name: str) -> list[dict]:
     """The rows on file, none where there is no file."""
-    return [json.loads(line) for line in path(name).read_text().split("\n") if line] if path(name).exists() else []
+    return read(path(name))
+
+
+def read(file: pathlib.Path) -> list[dict]:
+    """The rows of a file, none where there is no file."""
+    return [json.loads(line) for line in file.read_text().split("\n") if line] if file.exists() else []
+
+
+def write(file: pathlib.Path, rows: Iterable[dict]) -> None:
+    """A line for each row."""
+    write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def holding(rows: Iterable[dict], run: Run) -> dict | None:
@@ -47,8 +80,8 @@ def holding(rows: Iterable[dict], run: Run) -> dict | None:
     return next((row for row in same if row["config"] == fingerprint(run.settings())), None)
 
 
-def record(name: str, plan: list[Run]) -> int:
-    """Writes the rows of finished runs in place of those there were; returns how many runs have one now."""
+def record(name: str, plan: list[Run], beside: Iterable[dict] = ()) -> int:
+    """Writes the rows of finished runs, and of peers `beside` them, in place of those there were; returns how many there are."""
     old = committed(name)
     rows = [row for run in plan if (row := of(run) or holding(old, run))]
     # What another number of seeds has brought stays.
@@ -56,6 +89,7 @@ def record(name: str, plan: list[Run]) -> int:
     cells = [run.cell for run in plan]
     rows += [row for row in old if row["cell"] in cells and (row["cell"], row["seed"]) not in planned]
     rows.sort(key=lambda row: (cells.index(row["cell"]), row["seed"]))
+    rows += beside
     RESULTS.mkdir(exist_ok=True)
-    write_whole(path(name), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write(path(name), rows)
     return len(rows)

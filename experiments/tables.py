@@ -41,7 +41,7 @@ def results(ablation: Ablation, rows: list[dict], planned: int) -> Results:
     """
     frame = pd.DataFrame([_line(ablation, row) for row in rows], columns=["cell", "seed", "value", *COSTS])
     frame = frame.sort_values(["cell", "seed"])
-    names = [sweep.name(cell) for cell in ablation.cells]
+    names = [sweep.name(cell) for cell in ablation.lines]
     values = {name: frame[frame.cell == name].set_index("seed").value for name in names}
     baseline = values[names[0]]
     lines, differences = [], []

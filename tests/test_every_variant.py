@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases.variants import B, H, K, Q, S, V, arrays, assert_close, draw, finite, gradients, out, prepared, score_of, takes
+from cases.variants import CONFIGS, B, H, K, Q, S, V, arrays, assert_close, draw, finite, gradients, out, prepared, score_of, takes
 from references import attention as reference
 
-from attention_variants import variants
 from attention_variants.models.heads import Memory, MultiHeadAttention
 from attention_variants.ops.attend import ROUTES, attend_prepared, weights
 from attention_variants.ops.dropout import Dropout
 from attention_variants.ops.masks import Mask
 
-pytestmark = pytest.mark.parametrize("name", variants.names())
+pytestmark = pytest.mark.parametrize("name", CONFIGS)
 
 
 def test_attention_is_the_sum_of_values_weighted_by_similarity_times_magnitude(name):
@@ -173,7 +172,7 @@ def test_prepared_keys_can_be_written_one_by_one(name):
 def test_a_decoder_reads_its_cache_like_the_whole(name):
     """MultiHeadAttention fed one position at a time, over a Memory written as it goes, equals causal attention at once."""
     x = draw(1, B, Q, 2 * H)
-    module = MultiHeadAttention(H, variant=variants.load(name).Config(), qkv_features=H * K)
+    module = MultiHeadAttention(H, variant=CONFIGS[name], qkv_features=H * K)
     params = module.init(jax.random.key(0), x, mask=Mask(causal=True))
     whole = module.apply(params, x, mask=Mask(causal=True))
     memory = module.apply(params, jnp.zeros_like(x), remember=True)
@@ -240,7 +239,7 @@ def test_it_trains(name):
     """A small step of gradient descent in MultiHeadAttention lowers the loss; gradients are finite, and there."""
     x, y = draw(1, B, Q, 2 * H), draw(2, B, Q, 2 * H)
     mask = Mask(causal=True, k_valid=jnp.arange(Q)[None] >= jnp.array([[2], [0]]))
-    module = MultiHeadAttention(H, variant=name, qkv_features=H * K)
+    module = MultiHeadAttention(H, variant=CONFIGS[name], qkv_features=H * K)
     params = module.init(jax.random.key(0), x, mask=mask)
     loss = jax.jit(jax.value_and_grad(lambda params: ((module.apply(params, x, mask=mask) - y) ** 2).mean()))
     before, gradient = loss(params)

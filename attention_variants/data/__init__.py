@@ -7,6 +7,8 @@ A source of sentence pairs is a file with
 - `splits(config)`: the names of its splits, "train" and "validation" among them;
 - `read(config, split) -> Pairs`.
 
+A source of tables has `Config` and `table(config) -> tables.Table`.
+
 To add one, write the file; it is selected by its name.
 """
 
@@ -14,7 +16,8 @@ from typing import NamedTuple
 
 from attention_variants import modules
 
-CONTRACT = ("Config", "METRIC", "splits", "read")
+CONTRACT = ("Config",)
+PAIRS, TABLES = ("Config", "METRIC", "splits", "read"), ("Config", "table")
 
 
 class Pairs(NamedTuple):
@@ -28,6 +31,6 @@ class Pairs(NamedTuple):
     alignments: list[list[tuple[tuple[int, int], tuple[int, int]]]] | None = None
 
 
-def load(name: str):
-    """The module of the source `name`; InputError (with the nearest name) where there is none."""
-    return modules.load(__name__, name, CONTRACT)
+def load(name: str, contract: tuple[str, ...] = CONTRACT):
+    """The module of the source `name`; InputError (with the nearest name) where there is none, or none that keeps the contract."""
+    return modules.load(__name__, name, contract)

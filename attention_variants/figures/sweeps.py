@@ -8,10 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from attention_variants.figures import plain
-
-# Colours that people who see colours differently can tell apart (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+from attention_variants.figures import COLOURS, plain
 
 
 def curves(series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], *, title: str, across: str = "step") -> str:

@@ -154,11 +154,16 @@ class MultiHeadAttention(nn.Module):
             param_dtype=self.param_dtype,
             precision=self.precision,
         )
-        layer = variants.layer(self.variant, name="variant")
+        variant = variants.config(self.variant)
+        projected = getattr(variant, "project", True)
+        size = widths["key"] // self.num_heads if projected else inputs_k.shape[-1]
+        layer = variants.layer(variant, heads=self.num_heads, size=size, name="variant")
         score_of = (lambda *given: Rotary(layer(*given))) if self.rotary else layer
 
         def project(name, inputs):
             heads = (self.num_heads, widths[name] // self.num_heads)
+            if name != "value" and not projected:
+                return jnp.broadcast_to(inputs[:, :, None], (*inputs.shape[:2], self.num_heads, inputs.shape[-1]))
             x = projection(heads, kernel_init=self.kernel_init, bias_init=self.bias_init, name=name)(inputs)
             if self.normalize_qk and name != "value":
                 norm = nn.LayerNorm(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=f"{name}_ln")
@@ -173,7 +178,7 @@ class MultiHeadAttention(nn.Module):
         q_BQHK = project("query", inputs_q)
         if memory is None:
             k_BSHK, v_BSHV = project("key", inputs_k), project("value", inputs_v)
-            score = score_of(q_BQHK, k_BSHK, mask)
+            score = score_of(q_BQHK, k_BSHK, mask, self._rows(inputs_q.shape[0], deterministic, noise))
             keys = score.prepare_keys(k_BSHK, k_at_BS)
         else:
             score, keys, v_BSHV = memory.score, memory.keys, memory.v_BSHV
@@ -198,6 +203,13 @@ class MultiHeadAttention(nn.Module):
             bias_init=self.out_bias_init or self.bias_init,
             name="out",
         )(out_BQHV)
+
+    def _rows(self, batch: int, deterministic: bool | None, noise: Noise | None) -> jax.Array | None:
+        """The ids of the examples, where something is to be random."""
+        deterministic = self.deterministic if deterministic is None else deterministic
+        if noise is not None:
+            return None if deterministic else noise.row_B
+        return jnp.arange(batch) if deterministic is False else None
 
     def _dropout(self, batch: int, deterministic: bool | None, noise: Noise | None) -> Dropout | None:
         if noise is not None:

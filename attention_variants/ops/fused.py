@@ -26,7 +26,7 @@ def refusal(queries, keys, v_BSHV, *, score, mask: Mask, bias, dropout, backend:
     if bias is not None:
         return "fused kernels would write a bias out as a matrix, or not differentiate it"
     causal = _causal_by_place(mask, length(queries), v_BSHV.shape[1])
-    if backend in ("gpu", "tpu") and (mask.causal != causal or mask.window is not None or mask.dense is not None):
+    if backend in ("gpu", "tpu") and (mask.causal != causal or mask.window is not None or mask.others or mask.dense is not None):
         return "the kernel knows causal=True over as many queries as keys, without positions, and no other mask of places"
     if backend == "gpu":
         most, size = _largest_head(), _head_size(features[0], v_BSHV)

@@ -14,16 +14,18 @@ class Mask:
 
     Attributes:
       causal: keys at positions after the query's are hidden (position i of queries and of keys is the same place).
+      others: a query does not see the key at its own position.
       window: only keys less than `window` positions away are seen.
       q_valid: (B, Q) bool; a query that is padding sees nothing.
       k_valid: (B, S) bool; a key that is padding is seen by nobody.
       q_segments, k_segments: (B, Q) and (B, S) integers from 0 on; a query sees the keys of its own segment (packed sequences).
-      q_at, k_at: (B, Q) or (1, Q), and (B, S) or (1, S), integer positions for `causal` and `window`; by default 0, 1, 2, …
+      q_at, k_at: (B, Q) or (1, Q), and (B, S) or (1, S), integers, for `causal`, `window`, `others`; by default 0, 1, 2, …
       dense: bool, broadcastable to (B, H, Q, S): compatibility with flax.linen's masks.
     """
 
     causal: bool = dataclasses.field(default=False, metadata={"static": True})
     window: int | None = dataclasses.field(default=None, metadata={"static": True})
+    others: bool = dataclasses.field(default=False, metadata={"static": True})
     q_valid: jax.Array | None = None
     k_valid: jax.Array | None = None
     q_segments: jax.Array | None = None
@@ -72,11 +74,13 @@ class Mask:
         Returns: bool, broadcastable to (B, H, queries, keys); None where everything is visible.
         """
         parts = []
-        if self.causal or self.window is not None:
+        if self.causal or self.window is not None or self.others:
             q_at, k_at = self.positions(queries, keys, q_start, k_start)
             ahead_BQS = k_at[:, None, :] - q_at[:, :, None]
             if self.causal:
                 parts.append((ahead_BQS <= 0)[:, None])
+            if self.others:
+                parts.append((ahead_BQS != 0)[:, None])
             if self.window is not None:
                 parts.append((abs(ahead_BQS) < self.window)[:, None])
         if self.q_valid is not None:

@@ -88,7 +88,7 @@ class Task:
 
     def __init__(self, settings, vocabulary: Subwords, pairs: dict | None = None):
         self.config, self.data, self.seed = settings.task, settings.data, settings.run.seed
-        self.source = sources.load(settings.name("data"))
+        self.source = sources.load(settings.name("data"), sources.PAIRS)
         self.metric, self.splits = self.source.METRIC, self.source.splits(self.data)
         self.vocabulary, self.width = vocabulary, settings.model.width
         self.model = models.load(settings.name("model")).build(settings.model, settings.variant, len(vocabulary))
@@ -101,7 +101,7 @@ class Task:
     @classmethod
     def new(cls, settings) -> "Task":
         """A task whose vocabulary is trained on the training split. Raises InputError for bad data before anything is written."""
-        source = sources.load(settings.name("data"))
+        source = sources.load(settings.name("data"), sources.PAIRS)
         pairs = {
             split: source.read(settings.data, split)
             for split in ("train", "validation", "test")

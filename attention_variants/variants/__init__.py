@@ -3,7 +3,10 @@
 A variant file holds the formula and its source on top, and two names:
 
 - `Config`: a frozen dataclass, the only place where the variant's defaults are written;
-- `Layer(config)`: a linen module, `layer(q_BQHK, k_BSHK, mask) -> Score`. In a decoder that reads from a cache q and k are None.
+- `Layer(config, heads, size)`: a linen module, `layer(q_BQHK, k_BSHK, mask, row_B=None) -> Score`. `heads` and `size` are H and K:
+  where keys come from a cache, q and k are None. `row_B` are the ids of the examples in training, for what is random there.
+
+A Config with `project = False` has the inputs themselves as queries and keys, the whole of them in every head.
 
 To add one, write the file: it is at once selectable from every config and covered by `tests/test_every_variant.py`.
 """
@@ -23,8 +26,12 @@ def names() -> list[str]:
     return modules.names(__name__, CONTRACT)
 
 
-def layer(variant, **kwargs):
+def config(variant):
+    """The Config itself, or the defaults of a variant that is given by its name."""
+    return load(variant).Config() if isinstance(variant, str) else variant
+
+
+def layer(variant, *, heads: int, size: int, **kwargs):
     """The variant's linen layer; `variant` is a Config of some variant file, or a name for its defaults."""
-    if isinstance(variant, str):
-        variant = load(variant).Config()
-    return load(type(variant).__module__.rpartition(".")[2]).Layer(variant, **kwargs)
+    variant = config(variant)
+    return load(type(variant).__module__.rpartition(".")[2]).Layer(variant, heads=heads, size=size, **kwargs)

@@ -21,7 +21,9 @@ class Layer(nn.Module):
     """Builds the score; it has no parameters of its own."""
 
     config: Config
+    heads: int
+    size: int
 
-    def __call__(self, q_BQHK, k_BSHK, mask) -> DotProduct:
-        del q_BQHK, k_BSHK, mask
+    def __call__(self, q_BQHK, k_BSHK, mask, row_B=None) -> DotProduct:
+        del q_BQHK, k_BSHK, mask, row_B
         return DotProduct()

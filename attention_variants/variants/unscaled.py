@@ -33,7 +33,9 @@ class Layer(nn.Module):
     """Builds the score; it has no parameters of its own."""
 
     config: Config
+    heads: int
+    size: int
 
-    def __call__(self, q_BQHK, k_BSHK, mask) -> Dot:
-        del q_BQHK, k_BSHK, mask
+    def __call__(self, q_BQHK, k_BSHK, mask, row_B=None) -> Dot:
+        del q_BQHK, k_BSHK, mask, row_B
         return Dot()

@@ -9,8 +9,14 @@ import pytest
 
 from attention_variants import variants
 from attention_variants.ops.attend import attend
+from attention_variants.variants import rbf
 
 B, Q, S, H, K, V = 2, 5, 7, 3, 11, 13
+# Every variant as it is by default, and what else one of them may be.
+CONFIGS = {name: variants.load(name).Config() for name in variants.names()} | {
+    "rbf, learned": rbf.Config("laplace", learn_width=True, per_head=True, magnitude="squared", p=3.0, learn_p=True),
+    "rbf, compact": rbf.Config("triangular", width=6.0, magnitude="p", p=1.5),
+}
 
 
 def draw(seed, *shape):
@@ -25,7 +31,7 @@ def arrays(queries=Q, keys=S, scale=1.0):
 def layer(name):
     """The variant's layer and its parameters, moved off their initial values, where some gradients may vanish."""
     q, k, _ = arrays()
-    module = variants.layer(name)
+    module = variants.layer(CONFIGS[name], heads=H, size=K)
     params = module.init(jax.random.key(0), q, k, None)
     return module, jax.tree.map(lambda p: p + 0.1 * draw(4, *p.shape), params)
 

@@ -41,10 +41,11 @@ def test_a_variant_has_a_frozen_config_and_a_layer(name):
 def test_a_name_and_its_config_make_the_same_layer(name):
     """A Score is a pytree; a layer can be built from the name, and from a Config of the file."""
     module = variants.load(name)
-    assert variants.layer(name) == variants.layer(module.Config())
-    assert variants.layer(name, name="variant").name == "variant"
+    sizes = dict(heads=5, size=7)
+    assert variants.layer(name, **sizes) == variants.layer(module.Config(), **sizes)
+    assert variants.layer(name, name="variant", **sizes).name == "variant"
     x = jnp.ones((2, 3, 5, 7))
-    score = variants.layer(name).init_with_output(jax.random.key(0), x, x, None)[0]
+    score = variants.layer(name, **sizes).init_with_output(jax.random.key(0), x, x, None)[0]
     assert isinstance(score, Score)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(score))
 
@@ -66,7 +67,7 @@ def test_the_nearest_name_is_named():
 def test_standard_is_a_gaussian_similarity_times_a_magnitude():
     """softmax(q·k / √d) = exp(−‖q−k‖² / 2√d) · exp(‖k‖² / 2√d), normalised (design, section 1)."""
     q, k, v = (np.random.default_rng(n).normal(size=shape) for n, shape in enumerate([(2, 5, 3, 11), (2, 7, 3, 11), (2, 7, 3, 13)]))
-    score = variants.layer("standard").apply({}, None, None, None)
+    score = variants.layer("standard", heads=3, size=11).apply({}, None, None, None)
     expected, _ = attention(q, k, v, gaussian, growth)
     np.testing.assert_allclose(attend(*map(jnp.float32, (q, k, v)), score=score), expected, rtol=1e-5, atol=1e-5)
 
@@ -76,7 +77,8 @@ def test_unscaled_is_the_plain_product():
     q, k, v = (np.random.default_rng(n).normal(size=shape) for n, shape in enumerate([(2, 5, 3, 11), (2, 7, 3, 11), (2, 7, 3, 13)]))
     expected, _ = attention(q, k, v, lambda q, k: np.exp(-((q - k) ** 2).sum() / 2), lambda k: np.exp((k**2).sum() / 2))
     found = [
-        attend(*map(jnp.float32, (q, k, v)), score=variants.layer(n).apply({}, None, None, None)) for n in ("unscaled", "standard")
+        attend(*map(jnp.float32, (q, k, v)), score=variants.layer(n, heads=3, size=11).apply({}, None, None, None))
+        for n in ("unscaled", "standard")
     ]
     np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
     assert abs(found[1] - expected).max() > 0.1

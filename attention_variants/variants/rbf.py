@@ -1,0 +1,116 @@
+"""Attention by a kernel of the distance, times a magnitude (Song et al. 2021, "Implicit kernel attention", for the Gaussian one).
+
+    weight_ij ∝ K(‖q_i − k_j‖ / (w d^¼)) · exp( ‖k_j‖_p² / (2√d) )
+
+With the Gaussian kernel, w = 1 and p = 2 it is scaled dot-product attention: ‖q − k‖² = ‖q‖² + ‖k‖² − 2 q·k, and the norms cancel.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from attention_variants.errors import InputError
+from attention_variants.ops.dropout import Dropout, kept
+from attention_variants.ops.kernels import FLAT, Kernel
+from attention_variants.ops.magnitudes import Magnitude
+from attention_variants.ops.widths import Adapt
+
+
+@dataclasses.dataclass(frozen=True)
+class Width:
+    """A kernel (`ops.kernels`) and its width.
+
+    `width`: h, or what a rule's widths are multiplied by; `learn_width` starts from there, by gradient, one for all heads or
+    `per_head`. `rule`: widths by a rule from all keys (`ops.widths`); `neighbours` is the n of "nearest".
+    """
+
+    kernel: Literal["gaussian", "laplace", "epanechnikov", "triangular", "cosine", "boxcar", "constant"] = "gaussian"
+    width: float = 1.0
+    learn_width: bool = False
+    per_head: bool = False
+    rule: Literal["none", "silverman", "abramson", "nearest"] = "none"
+    neighbours: int = 10
+
+    def __post_init__(self):
+        if not 0 < self.width < math.inf:
+            raise InputError(f"variant.width is {self.width}; expected a number above 0")
+        if self.learn_width and self.kernel in FLAT:
+            raise InputError(f"variant.learn_width with the kernel {self.kernel!r}, whose width has no gradient; expected another")
+        if self.per_head and not self.learn_width:
+            raise InputError("variant.per_head without variant.learn_width, so that all heads would have one width; expected both")
+        if self.neighbours < 1:
+            raise InputError(f"variant.neighbours is {self.neighbours}; expected at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Width):
+    """Kernel and width, see `Width`; widths are in units of d^¼, in which the dot product's is 1.
+
+    `magnitude`: of keys, ‖k‖_p² ("squared") or ‖k‖_p^p ("p") over 2√d, or none. `p`: at least 1; `learn_p` starts from there.
+    `magnitude_dropout`: in training, that share of the keys of a head has magnitude 1.
+    """
+
+    magnitude: Literal["none", "squared", "p"] = "none"
+    p: float = 2.0
+    learn_p: bool = False
+    magnitude_dropout: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.p < math.inf:
+            raise InputError(f"variant.p is {self.p}; expected a number from 1 on")
+        if self.learn_p and (self.p == 1 or self.magnitude == "none"):
+            raise InputError("variant.learn_p wants a magnitude, and a variant.p above 1 to start from")
+        if not 0 <= self.magnitude_dropout < 1:
+            raise InputError(f"variant.magnitude_dropout is {self.magnitude_dropout}; expected a rate of at least 0 and below 1")
+
+
+class Layer(nn.Module):
+    """Builds the score; its parameters are the width and p, where they are learned."""
+
+    config: Config
+    heads: int
+    size: int
+
+    @nn.compact
+    def __call__(self, q_BQHK, k_BSHK, mask, row_B=None) -> Kernel:
+        config, magnitude = self.config, None
+        if config.magnitude != "none":
+            p_H = kept_BSH = None
+            if config.learn_p:
+                start = nn.initializers.constant(math.log(math.expm1(config.p - 1)))
+                p_H = 1 + jax.nn.softplus(self.param("p", start, (self.heads,)))
+            if config.magnitude_dropout and row_B is not None:
+                dropout = Dropout(config.magnitude_dropout, self.make_rng("dropout"), row_B)
+                kept_BSH = kept(dropout, k_BSHK.shape[:3]).astype(jnp.float32) / (1 - config.magnitude_dropout)
+            magnitude = Magnitude(p_H, config.p, config.magnitude, kept_BSH)
+        return score(self, mask, unit=math.sqrt(self.size), in_cache=k_BSHK is None, magnitude=magnitude)
+
+
+def score(layer: nn.Module, mask, *, unit: float, in_cache: bool, magnitude: Magnitude | None = None) -> Kernel:
+    """The score of a layer whose config is a `Width`.
+
+    Args:
+      unit: what squared widths are measured in. in_cache: whether keys come one by one.
+
+    Raises:
+      InputError: a rule where not all keys can be seen.
+    """
+    config, width_H = layer.config, jnp.float32(layer.config.width)
+    if config.learn_width:
+        initial = nn.initializers.constant(math.log(config.width))
+        width_H = jnp.exp(layer.param("log_width", initial, (layer.heads,) if config.per_head else ()))
+    adapt = None
+    if config.rule != "none":
+        if in_cache or (mask is not None and (mask.causal or mask.window is not None or mask.q_segments is not None)):
+            raise InputError(
+                f"variant.rule is {config.rule!r}, which reads all keys, in attention that may not see them all (causal, packed, "
+                "or from a cache); expected 'none' there"
+            )
+        valid_BS = None if mask is None or mask.k_valid is None else mask.k_valid.astype(jnp.float32)
+        adapt = Adapt(config.rule, config.neighbours, valid_BS)
+    return Kernel(width_H, config.kernel, unit, magnitude, adapt)
