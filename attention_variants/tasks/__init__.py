@@ -21,6 +21,9 @@ A task file holds
                                              the answers, with what was asked (`source`) and expected (`reference`)
     predict(params, model_state, lines, place) -> (answers, remarks)
                                              one answer per line; sentences on what was unusual
+    traces(params, model_state, place) -> dict
+                                             by layer: a `trace` of attention (`models.heads`), and names of the queries and keys
+                                             to show, which may be fewer than it has
     figures(params, model_state, place, folder) -> paths, the one to look at first
     width                                    D, for the Transformer paper's learning-rate schedule
 """

@@ -205,10 +205,8 @@ class Task:
             remarks.append(f"{unfinished} of {len(lines)} translations had not ended at the output limit")
         return translations, remarks
 
-    def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
-        """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""
-        from attention_variants.figures import heatmaps  # matplotlib takes a second to import, and training does not need it
-
+    def traces(self, params, model_state, place) -> dict:
+        """By layer, what attention weights can be recomputed from, and the tokens of queries and keys: a validation sentence."""
         del model_state
         first = itertools.islice(self._tokens("validation").source, 20)
         source = min(first, key=lambda row: abs(len(row) - 20))
@@ -219,16 +217,23 @@ class Task:
         out = out[: int((out != PAD).sum())]  # only now, so that translations of any length are traced by one program
         rows, columns = self.vocabulary.pieces(out), self.vocabulary.pieces(source)
         axes = {"encoder": (columns, columns), "decoder": (rows, ["<s>", *rows[:-1]]), "cross": (rows, columns)}
-        paths = []
-        for layer, trace in sorted(traced["trace"].items()):
+        found = {}
+        for layer, traces in sorted(traced["trace"].items()):
             for name, kind in (("self_attention", layer.split("_")[0]), ("cross_attention", "cross")):
-                if name in trace:
-                    queries, keys = axes[kind]
-                    weights_HQS = np.asarray(trace_weights(trace[name]))[0, :, : len(queries), : len(keys)]
-                    path = folder / f"{layer}_{name}.png"
-                    heatmaps.draw(path, weights_HQS, queries, keys, title=f"{layer} {name}".replace("_", " "))
-                    paths.append(path)
-        return sorted(paths, key=lambda path: ("cross" not in path.name, path.name))
+                if name in traces:
+                    found[f"{layer}_{name}"] = traces[name], *axes[kind]
+        return dict(sorted(found.items(), key=lambda item: ("cross" not in item[0], item[0])))
+
+    def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
+        """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""
+        from attention_variants.figures import heatmaps  # matplotlib takes a second to import, and training does not need it
+
+        paths = []
+        for name, (trace, queries, keys) in self.traces(params, model_state, place).items():
+            weights_HQS = np.asarray(trace_weights(trace))[0, :, : len(queries), : len(keys)]
+            paths.append(folder / f"{name}.png")
+            heatmaps.draw(paths[-1], weights_HQS, queries, keys, title=name.replace("_", " "))
+        return paths
 
     def _read_split(self, split: str):
         if split not in self._pairs:

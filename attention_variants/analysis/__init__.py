@@ -1,0 +1,1 @@
+"""Looks at what was trained: finished workdirs in, numbers and pictures out. Training knows nothing of it."""
