@@ -113,9 +113,7 @@ class Task:
         rows = f"{len(split.train):,} rows for training, {len(split.validation):,} validation, {len(split.test):,} test"
         said = f"{table.target}, {what}, from {len(table.features)} feature(s); {rows}"
         if self.config.protocol == "authors":
-            said += (
-                "; authors' protocol: the test rows are those for validation too, and rmse_best is chosen on them, which flatters"
-            )
+            said += "; authors' protocol: test rows are those for validation too, and rmse_best is chosen on them, which flatters"
         return said
 
     def batches(self, split: str, *, seed: int | None, multiple: int = 1, process=(0, 1)) -> Whole:
@@ -129,8 +127,7 @@ class Task:
 
     def init(self, key):
         """(params, model_state): float32 parameters; the lowest error on the test rows so far, for the authors' protocol."""
-        scaled = self.scaled
-        x, y, known = jnp.zeros((1, 2, scaled.x.shape[1])), jnp.zeros((1, 2, scaled.y.shape[1])), jnp.ones((1, 2), bool)
+        x, y, known = jnp.zeros((1, 2, self.scaled.x.shape[1])), jnp.zeros((1, 2, self.scaled.y.shape[1])), jnp.ones((1, 2), bool)
         state = {"rmse_best": jnp.float32(jnp.inf)} if self.config.protocol == "authors" else {}
         return self.model.init(key, x, y, known, known).get("params", {}), state
 
@@ -208,7 +205,7 @@ class Task:
         if len(table.features) == 1 and not table.classes:
             paths.append(folder / "fit.png")
             rows, names = scaled.split.train, (table.features[0], table.target)
-            curves = {self.model.__class__.__name__: self._fit(params, scaled, place)}
+            curves = {type(self.model).__name__: self._fit(params, scaled, place)}
             smoothing.fits(paths[0], table.x_NF[rows, 0], table.y_N[rows], curves, names=names, title="training rows and fit")
         for name, (trace, queries, keys) in self.traces(params, model_state, place).items():
             paths.append(folder / f"{name}.png")

@@ -190,8 +190,8 @@ class Task:
             "exact_match": float(np.mean([a == b for a, b in zip(translations, reference, strict=True)])),
             "unfinished": unfinished,
         }
-        columns = zip(source, reference, translations, strict=True)
-        return numbers, [dict(source=s, reference=r, answer=t) for s, r, t in columns]
+        rows = zip(source, reference, translations, strict=True)
+        return numbers, [dict(source=s, reference=r, answer=t) for s, r, t in rows]
 
     def predict(self, params, model_state, lines, place) -> tuple[list[str], list[str]]:
         """One translation per line, and sentences on what was unusual: lines longer than in training, translations cut short."""
@@ -208,9 +208,7 @@ class Task:
     def traces(self, params, model_state, place) -> dict:
         """By layer, what attention weights can be recomputed from, and the tokens of queries and keys: a validation sentence."""
         del model_state
-        first = itertools.islice(self._tokens("validation").source, 20)
-        source = min(first, key=lambda row: abs(len(row) - 20))
-        # As many rows as the devices divide.
+        source = min(itertools.islice(self._tokens("validation").source, 20), key=lambda row: abs(len(row) - 20))
         batch = {"source": np.repeat(source[None], place.multiple, 0), "id": np.zeros(place.multiple, np.uint32)}
         out = np.asarray(self._search(params, batch, place, _output_limit(len(source))))[0]
         _, traced = self._trace({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]))
@@ -218,22 +216,19 @@ class Task:
         rows, columns = self.vocabulary.pieces(out), self.vocabulary.pieces(source)
         axes = {"encoder": (columns, columns), "decoder": (rows, ["<s>", *rows[:-1]]), "cross": (rows, columns)}
         found = {}
-        for layer, traces in sorted(traced["trace"].items()):
-            for name, kind in (("self_attention", layer.split("_")[0]), ("cross_attention", "cross")):
-                if name in traces:
-                    found[f"{layer}_{name}"] = traces[name], *axes[kind]
+        for layer, traces in traced["trace"].items():
+            for name, trace in traces.items():
+                found[f"{layer}_{name}"] = trace, *axes["cross" if name == "cross_attention" else layer.split("_")[0]]
         return dict(sorted(found.items(), key=lambda item: ("cross" not in item[0], item[0])))
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""
         from attention_variants.figures import heatmaps  # matplotlib takes a second to import, and training does not need it
 
-        paths = []
-        for name, (trace, queries, keys) in self.traces(params, model_state, place).items():
+        for name, (trace, queries, keys) in (traces := self.traces(params, model_state, place)).items():
             weights_HQS = np.asarray(trace_weights(trace))[0, :, : len(queries), : len(keys)]
-            paths.append(folder / f"{name}.png")
-            heatmaps.draw(paths[-1], weights_HQS, queries, keys, title=name.replace("_", " "))
-        return paths
+            heatmaps.draw(folder / f"{name}.png", weights_HQS, queries, keys, title=name.replace("_", " "))
+        return [folder / f"{name}.png" for name in traces]
 
     def _read_split(self, split: str):
         if split not in self._pairs:
