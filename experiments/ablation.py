@@ -175,8 +175,8 @@ def of_workdir(workdir: pathlib.Path) -> dict:
     """What a launch has written of itself into the folder. Raises InputError where it has not."""
     try:
         found = json.loads((workdir / "experiment.json").read_text())
-        return {name: found[name] for name in ("experiment", "file", "tiny", "seeds", "again")}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {"seeds": 5, "again": False} | {name: found[name] for name in found.keys() | {"experiment", "file", "tiny"}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         wanted = "expected the --workdir of a launch, or a new or empty folder for one"
         raise InputError(
             f"{workdir} is not the workdir of an ablation (it has no experiment.json that says so); {wanted}"

@@ -11,6 +11,7 @@
 The same command again goes on: what is DONE in the workdir, or is among the rows in experiments/results, is not run again.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -71,18 +72,18 @@ def main() -> None:
         if (run.workdir / "config.json").exists():  # of an ablation that was another one then, say
             workdirs.check(run.workdir, run.settings())
     held = [] if options.tiny or options.again else rows.committed(name)
-    waiting = [run for run in plan if not runs.finished(run.workdir) and not rows.holding(held, run)]
     console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
     if options.dry_run:
         return listed(ablation, plan, held)
-    console.print(f"{name}: {len(plan)} runs, {len(plan) - len(waiting)} of them done already", markup=False)
-    with told_of(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-    options.workdir = str(workdir)
-    failures = []
-    with workdirs.alone(workdir):
-        launched = {"experiment": name, "file": module.__file__, "tiny": options.tiny, "seeds": options.seeds}
-        write_json(workdir / "experiment.json", launched | {"again": options.again})
+    options.workdir, failures = str(workdir), []
+    with contextlib.ExitStack() as opened:
+        with told_of(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            opened.enter_context(workdirs.alone(workdir))
+            launched = {"experiment": name, "file": module.__file__, "tiny": options.tiny, "seeds": options.seeds}
+            write_json(workdir / "experiment.json", launched | {"again": options.again})
+        waiting = [run for run in plan if not runs.finished(run.workdir) and not rows.holding(held, run)]
+        console.print(f"{name}: {len(plan)} runs, {len(plan) - len(waiting)} of them done already", markup=False)
         if waiting:
             shown = [run for run in plan if runs.finished(run.workdir) or not rows.holding(held, run)]
             with Board(ablation, shown, console) as board:

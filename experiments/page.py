@@ -139,7 +139,7 @@ def _run(run: Run, rows: list[dict], ablation: Ablation) -> str:
     state = "not finished" if row is None else f"{ablation.metric} {metric_of(row['metrics'], ablation.metric):.4g}"
     changes = "\n".join([run.config, *(f"{key} = {value}" for key, value in run.changes.items())])
     command = row["command"] if row else shlex.join(run.command())
-    if (file := run.workdir / "command.txt").exists():
-        command = file.read_text().splitlines()[0]
+    if (file := run.workdir / "command.txt").exists() and (lines := file.read_text().splitlines()):
+        command = lines[0]
     inside = f"<pre>{_text(command)}</pre><pre>{_text(changes)}</pre>"
     return f"<details><summary>{_text(run.name)}: {_text(state)}</summary>{inside}</details>"

@@ -105,7 +105,9 @@ def _mixed(rows: list[dict]) -> list[str]:
         *((f"versions of {name}", lambda row, start, name=name: start["packages"].get(name, "none")) for name in packages),
     ):
         # A run that was resumed elsewhere counts for both.
-        found = pd.Series([v for row in rows for v in {of(row, start) for start in row["environments"]}], dtype=str).value_counts()
+        found = pd.Series(
+            [v for row in rows for v in dict.fromkeys(of(row, start) for start in row["environments"])], dtype=str
+        ).value_counts()
         if len(found) > 1:
             short = _short if what == "commits" else str
             words = ", ".join(f"{short(value)} ({count} runs)" for value, count in found.items())

@@ -30,9 +30,12 @@ from attention_variants.train.settings import Settings
 
 
 class Result(NamedTuple):
-    """The state after the last step, and what `results.json` holds (None where a signal stopped the run before its end)."""
+    """The state after the last step, and what `results.json` holds.
 
-    state: step_lib.State
+    A signal that stopped the run before its end leaves None of the latter, and before its beginning of both.
+    """
+
+    state: step_lib.State | None
     results: dict | None
 
 
@@ -106,6 +109,7 @@ def _train(
 ) -> list[Result | InputError]:
     """Trains the runs of a group from the step `start`, None for the newest checkpoint of a single one."""
     clock, first = Clock(runs=len(settings)), settings[0]
+    before = [(runs.steps(workdir), runs.finished(workdir)) for workdir in workdirs]
 
     # Whatever can be refused is refused here, before anything is written.
     backend = devices.connect(first.parallel, lanes=len(settings))
@@ -124,12 +128,18 @@ def _train(
     when = durations.plan(first, batches.per_epoch)
     shape = optimizers.schedule(first.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
 
+    if stop.is_set():  # before anything is written
+        return [Result(None, None)] * len(workdirs)
     main = jax.process_index() == 0
     with workdir_lib.told_of(os.path.commonpath(workdirs)), contextlib.ExitStack() as opened:
         finished = runs.finished(workdirs[0])
         for own, workdir, command in zip(settings, workdirs, commands, strict=True):
             if main and not finished:
                 opened.enter_context(workdir_lib.open_for_training(workdir, own, command))
+                if before.pop(0) != (runs.steps(workdir), runs.finished(workdir)):
+                    raise InputError(
+                        f"another process was at work in {workdir} just now; the same command again goes on from there"
+                    )
                 if not runs.started(workdir):
                     task.save(workdir)
         progress = opened.enter_context(contextlib.closing(Progress(when.total, quiet=quiet or not main)))

@@ -7,10 +7,23 @@ import threading
 
 import jax
 
+STOPPING = "stopping when what is in hand is finished and saved; the same signal again stops at once"
+
 
 def stopping() -> list[int]:
     """The signals that ask a process to end, but for those that it was told to ignore (by nohup, say)."""
     return [s for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+
+
+def say(sentence: str) -> None:
+    """Tells a person, from a handler; where the terminal is gone, all that is said from now on goes nowhere."""
+    try:
+        os.write(2, f"\n{sentence}\n".encode())
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -30,8 +43,7 @@ def caught(quiet: bool):
     def first(*_):
         stop.set()
         restore()  # the next signal does what it always does
-        if not quiet:
-            os.write(2, b"\nstopping when what is in hand is finished and saved; the same signal again stops at once\n")
+        say("" if quiet else STOPPING)
 
     for number in before:
         signal.signal(number, first)

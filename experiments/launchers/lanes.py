@@ -3,7 +3,7 @@
 import shlex
 
 from attention_variants.errors import InputError
-from attention_variants.train import loop, signals, workdir
+from attention_variants.train import loop, runs, signals, workdir
 from experiments.ablation import Run
 from experiments.board import watched
 from experiments.launchers import Failure
@@ -11,33 +11,39 @@ from experiments.launchers import Failure
 
 def launch(plan, board, options) -> list[Failure]:
     """One group after the other, in this process. Ctrl-C and SIGTERM let what is in hand be saved."""
-    failures, open_ = [], []
-    for run in plan:
+    failures, together = [], groups(plan, options.jobs)
+
+    def failed(run: Run, reason: str) -> None:
+        failures.append(Failure(run, reason))
+        board.failed.add(run.workdir)
+
+    def usable(run: Run) -> bool:
+        """Whether it can train; if not, those beside it need not suffer from it."""
         try:
             workdir.check(run.workdir, run.settings())
             if workdir.busy(run.workdir):
                 raise InputError(f"another process is at work in {run.workdir}; launch again when it has ended")
-            open_.append(run)
-        except InputError as error:  # which the runs beside it need not suffer from
-            failures.append(Failure(run, str(error)))
-            board.failed.add(run.workdir)
-    together = groups(open_, options.jobs)
+        except InputError as error:
+            failed(run, str(error))
+            return False
+        return True
+
     with signals.caught(quiet=False) as stop:
         for number, group in enumerate(together, start=1):
+            group = list(filter(usable, group))
             board.tell(f"program {number} of {len(together)}: {len(group)} runs")
             own = [run.resolve() for run in group], [run.workdir for run in group]
             commands = [shlex.join(run.command()) for run in group]
             try:
                 with watched(board):
-                    found = loop.train_together(*own, commands=commands, stop=stop, quiet=True)
+                    found = loop.train_together(*own, commands=commands, stop=stop, quiet=True) if group else []
             except Exception as error:  # a device without room, say; other groups may be smaller
                 found = [error if isinstance(error, InputError) else InputError(f"{type(error).__name__}: {error}")] * len(group)
             for run, result in zip(group, found, strict=True):
                 if isinstance(result, InputError):
-                    failures.append(Failure(run, str(result)))
-                    board.failed.add(run.workdir)
+                    failed(run, str(result))
             board.update(now=True)
-            if stop.is_set():
+            if stop.is_set() and not all(runs.finished(run.workdir) for run in plan):
                 board.tell("stopped; the same command goes on from there")
                 break
     return failures

@@ -38,6 +38,7 @@ def launch(plan, board, options) -> list[Failure]:
         for process in running:
             process.send_signal(signal.SIGKILL if stopping else signal.SIGTERM)
         stopping = True
+        signals.say(signals.STOPPING)
 
     before = {number: signal.signal(number, stop) for number in signals.stopping()}
     try:
@@ -46,7 +47,10 @@ def launch(plan, board, options) -> list[Failure]:
             while free and waiting and not stopping and not earlier:
                 run, place = waiting.popleft(), free.pop()
                 log = logs / f"{run.workdir.parent.name},{run.workdir.name}.txt"
-                running[begin(run.command(), os.environ | place, log)] = run, place, log
+                process = begin(run.command(), os.environ | place, log)
+                running[process] = run, place, log
+                if stopping:  # by a signal that came while it was begun
+                    process.terminate()
             for process in [p for p in running if p.poll() is not None]:
                 run, place, log = running.pop(process)
                 free.append(place)
@@ -67,11 +71,13 @@ def launch(plan, board, options) -> list[Failure]:
 
 def begin(command: list[str], environment: Mapping[str, str], log: pathlib.Path) -> subprocess.Popen:
     """Starts a process that Ctrl-C does not reach, and that is asked to end when this one is gone."""
-    of_this_system = ctypes.CDLL(None)
+    prctl, launcher = getattr(ctypes.CDLL(None), "prctl", None), os.getpid()
 
     def end_with_the_launcher():
-        if hasattr(of_this_system, "prctl"):
-            of_this_system.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if prctl:
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != launcher:  # it is gone already
+            os._exit(1)
 
     own = dict(start_new_session=True, preexec_fn=end_with_the_launcher)
     with log.open("w") as file:
@@ -80,11 +86,13 @@ def begin(command: list[str], environment: Mapping[str, str], log: pathlib.Path)
 
 def accelerators() -> list[dict[str, str]]:
     """What the environment of a process says to give it one accelerator; jax is not asked, as it would take them all."""
-    if glob.glob("/dev/accel*"):  # a TPU serves one process, which uses all of it
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    if glob.glob("/dev/accel[0-9]*"):  # a TPU serves one process, which uses all of it
         return [{}]
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [{"CUDA_VISIBLE_DEVICES": device} for device in chosen.split(",") if device]
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu") or not shutil.which("nvidia-smi"):
+    if not shutil.which("nvidia-smi"):
         return []
     listed = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
     return [{"CUDA_VISIBLE_DEVICES": device} for device in listed.stdout.split()] if listed.returncode == 0 else []

@@ -5,8 +5,9 @@ submitting them a second time.
 """
 
 import contextlib
-import getpass
+import hashlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -62,15 +63,19 @@ def launch(plan: list[Run], board, options) -> list[Failure]:
     """Submits the runs that no job is there for, and watches all. Ctrl-C stops the watching; the jobs go on."""
     logs, kept = pathlib.Path(options.workdir) / "logs", pathlib.Path(options.workdir) / "jobs.json"
     jobs = json.loads(kept.read_text()) if kept.exists() else {}
-    alive = queued() if jobs else set()
+    alive = queued()
+    if lost := sorted(job for job, name in alive.items() if name == name_of(options) and job not in jobs.values()):
+        raise InputError(
+            f"jobs {', '.join(lost)} of {options.workdir} are in the queue, and jobs.json does not know them; scancel them"
+        )
     if new := [run for run in plan if jobs.get(run.name) not in alive]:
         jobs |= zip([run.name for run in new], submit(new, logs, options), strict=True)
         workdir.write_json(kept, jobs)
     watched = {jobs[run.name] for run in plan}
     board.tell(f"{len(new)} jobs submitted, {len(plan) - len(new)} of an earlier launch go on; logs in {logs}")
     try:
-        alive = watched
-        while alive & watched:
+        alive = dict.fromkeys(watched)
+        while watched & alive.keys():
             board.update()
             time.sleep(LOOK)
             with contextlib.suppress(InputError):  # a controller that is busy
@@ -91,7 +96,7 @@ def submit(plan: list[Run], logs: pathlib.Path, options) -> list[str]:
     wanted = dict(slurm_partition=options.partition) if options.partition else {}
     wanted |= dict(gpus_per_node=options.gpus) if options.gpus else {}
     wanted |= dict(mem_gb=options.memory, cpus_per_task=options.cpus, timeout_min=options.minutes)
-    executor.update_parameters(name=options.workdir.rpartition("/")[2], slurm_array_parallelism=options.jobs or 256, **wanted)
+    executor.update_parameters(name=name_of(options), slurm_array_parallelism=options.jobs or 256, **wanted)
     try:
         with executor.batch():
             jobs = [executor.submit(Training(run.command(), run.workdir)) for run in plan]
@@ -100,10 +105,15 @@ def submit(plan: list[Run], logs: pathlib.Path, options) -> list[str]:
     return [job.job_id for job in jobs]
 
 
-def queued() -> set[str]:
-    """The ids of this user's jobs that wait or run. Raises InputError where the controller does not answer."""
-    command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+def name_of(options) -> str:
+    """What the jobs of a workdir are called, and no others."""
+    return f"{pathlib.Path(options.workdir).name}-{hashlib.sha256(options.workdir.encode()).hexdigest()[:8]}"
+
+
+def queued() -> dict[str, str]:
+    """The names of this user's jobs that wait or run, by their ids. Raises InputError where the controller does not answer."""
+    command = ["squeue", "--noheader", "--array", "--format=%i %j", f"--user={os.getuid()}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"squeue fails: {' '.join(done.stderr.split())}; expected a controller that answers")
-    return set(done.stdout.split())
+    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())

@@ -3,6 +3,8 @@
 So does one that is stopped by other means, whatever launched it.
 """
 
+import os
+import pty
 import random
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 from workdirs import rows
 
+from attention_variants.train.workdir import busy
 from experiments.ablation import ROOT
 
 pytestmark = pytest.mark.slow
@@ -67,25 +70,36 @@ def test_ten_kills_change_no_bit_of_the_table(start, tmp_path):
             assert rows(killed / run) == rows(unbroken / run)
 
 
-@pytest.mark.parametrize("launcher", ["local", "lanes"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("launcher", "how"), [("local", "SIGINT"), ("local", "SIGKILL"), ("lanes", "SIGTERM"), ("lanes", "SIGHUP")]
+)
 def test_a_launch_that_is_stopped_goes_on(launcher, how, start, launched, tmp_path):
-    """The signal reaches the launcher alone; its processes are not left to train beside those of the next launch."""
+    """The signal reaches the launcher alone; its processes are not left to train beside those of the next launch.
+
+    SIGHUP comes as it does in life: the terminal is gone, and nothing can be written to it any more.
+    """
     workdir, told = tmp_path / "w", dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process = start(workdir, launcher, **told)
+    ours, theirs = pty.openpty()
+    process = start(workdir, launcher, **(dict(stdout=theirs, stderr=theirs) if how == "SIGHUP" else told))
+    os.close(theirs)
     end = time.monotonic() + 120
     while not list(workdir.glob("*/*/checkpoints/2")):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
-    process.send_signal(how)
+    os.close(ours)
+    process.send_signal(signal.Signals[how])
     said = process.communicate(timeout=120)[1]
-    if how == signal.SIGKILL:
+    if how == "SIGKILL":
         assert process.returncode == -signal.SIGKILL
+        end = time.monotonic() + 60
+        while any(busy(path.parent) for path in workdir.glob("*/*/config.json")):  # though nobody waits for them
+            assert time.monotonic() < end
+            time.sleep(0.1)
     else:
         assert process.returncode == 0, said
-        assert "the same command goes on from there" in said
-        assert "Traceback" not in said
+        assert how == "SIGHUP" or "the same command goes on from there" in said
+        assert how == "SIGHUP" or "Traceback" not in said
     assert len(list(workdir.rglob("DONE"))) < 6
     process = start(workdir, launcher, **told)
     said = process.communicate(timeout=280)[1]

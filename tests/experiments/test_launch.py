@@ -129,6 +129,20 @@ def test_a_workdir_that_cannot_be_used_stops_no_lane_beside_it(launched, small, 
     assert board.failed == {run.workdir for run in plan[:2]}
 
 
+def test_a_second_launch_in_a_workdir_is_refused(launched, launch, tmp_path):
+    """While the first is at work there; afterwards it goes on."""
+    shutil.copytree(launched, tmp_path / "w")
+    before = (tmp_path / "w" / "experiment.json").read_text()
+    with workdir.alone(tmp_path / "w"):
+        done = launch(tmp_path / "w", "--launcher=lanes", "--seeds=3")
+        assert done.returncode == 2
+        assert (
+            done.stderr == f"error: another process is at work in {tmp_path / 'w'}; expected to wait for its end, or to stop it\n"
+        )
+        assert (tmp_path / "w" / "experiment.json").read_text() == before
+    assert launch(tmp_path / "w", "--launcher=lanes").returncode == 0
+
+
 @pytest.mark.parametrize(("most", "sizes"), [(0, [6]), (4, [4, 2]), (1, [1] * 6)])
 def test_lanes_of_one_program_are_at_most_as_many_as_wanted(most, sizes, small, tmp_path):
     _, module = ablations.load(str(small))
