@@ -17,6 +17,8 @@ TEXTS = {
     "empty": b"",
     "latin1": b"one\ntw\xf6\nthree\n",
     "hole": b"one\n\nthree\n",
+    "table": b"rooms,price\n1,10\ntwo,20\n3,30\n",
+    "same": b"rooms,price\n1,10\n2,10\n3,10\n",
     "gzip": b"\x1f\x8b\x08\x00broken",
 }
 
@@ -56,6 +58,53 @@ CASES = {
     "unknown variant": (
         ["--config=configs/translation.py:variant=standrd", "--workdir={new}"],
         "unknown variant 'standrd'; did you mean 'standard'?",
+    ),
+    "p below 1": (
+        ["--config=configs/regression.py:variant=rbf", "--config.variant.p=0.5", "--workdir={new}"],
+        "variant.p is 0.5; expected a number from 1 on",
+    ),
+    "a width of zero": (
+        ["--config=configs/regression.py", "--config.variant.width=0.0", "--workdir={new}"],
+        "variant.width is 0.0; expected a number above 0",
+    ),
+    "a rule where the future is hidden": (
+        ["--config=configs/translation.py:tiny,variant=rbf", "--config.variant.rule=silverman", "--workdir={new}"],
+        "variant.rule is 'silverman', which reads all keys",
+    ),
+    "pairs for a table": (
+        ["--config=configs/regression.py:data=dates", "--workdir={new}"],
+        "unknown data 'dates'; choose from bbq, csv_file, textbook, time_series, uci",
+    ),
+    "an unknown set": (
+        ["--config=configs/regression.py:data=uci,set=concret", "--workdir={new}"],
+        "unknown value of config.data.set 'concret'; did you mean 'concrete'",
+    ),
+    "a column that is not there": (
+        [
+            "--config=configs/regression.py:data=csv_file",
+            "--config.data.path={texts}/table",
+            "--config.data.target=prize",
+            "--workdir={new}",
+        ],
+        "'prize'; did you mean 'price'?",
+    ),
+    "a cell that is no number": (
+        [
+            "--config=configs/regression.py:data=csv_file",
+            "--config.data.path={texts}/table",
+            "--config.data.target=price",
+            "--workdir={new}",
+        ],
+        "line 3, column 'rooms', is 'two'; expected a number",
+    ),
+    "a target that never changes": (
+        [
+            "--config=configs/regression.py:data=csv_file",
+            "--config.data.path={texts}/same",
+            "--config.data.target=price",
+            "--workdir={new}",
+        ],
+        "is the same in all 3 rows",
     ),
     "unknown size": (["--config=configs/translation.py:size=tny", "--workdir={new}"], "unknown size 'tny'; did you mean 'tiny'?"),
     "unknown data": (

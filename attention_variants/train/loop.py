@@ -128,6 +128,8 @@ def _train(
     when = durations.plan(first, batches.per_epoch)
     shape = optimizers.schedule(first.optimizer, total=when.total, per_epoch=when.per_epoch, width=task.width)
 
+    hypers = step_lib.hypers_of(*settings)
+    initial = backend.trace(functools.partial(step_lib.init, task, first), hypers[0]["seed"])
     if stop.is_set():  # before anything is written
         return [Result(None, None)] * len(workdirs)
     main = jax.process_index() == 0
@@ -149,8 +151,6 @@ def _train(
         ]
 
         # State: the newest whole checkpoint, else from scratch. The step is compiled for its shapes, so both compile side by side.
-        hypers = step_lib.hypers_of(*settings)
-        initial = backend.trace(functools.partial(step_lib.init, task, first), hypers[0]["seed"])
         restored = [lane.restore(initial.out_info, start) for lane in lanes]
         if finished:
             runs.show(workdirs[0], runs.results(workdirs[0]), progress.tell)

@@ -87,13 +87,13 @@ def until(true, otherwise: str, seconds: float = 60) -> None:
 
 @pytest.fixture
 def launching(cluster, small, environment):
-    """`launching(workdir)`: a launch of two seeds by Slurm, under way."""
+    """`launching(workdir)`: a launch by Slurm, under way."""
 
     def start(workdir: pathlib.Path, *flags):
         words = [
             f"--experiment={small}",
             f"--workdir={workdir}",
-            "--seeds=2",
+            "--seeds=1",
             "--tiny",
             "--launcher=slurm",
             "--cpus=1",
@@ -107,7 +107,7 @@ def launching(cluster, small, environment):
 
 
 def test_an_array_of_jobs_comes_to_the_table_of_lanes(launching, launched, tmp_path):
-    process = launching(tmp_path / "w", "--partition=main", "--minutes=30")
+    process = launching(tmp_path / "w", "--partition=main", "--minutes=30", "--seeds=2")
     _, told = process.communicate(timeout=400)
     assert process.returncode == 0, told
     assert "6 jobs submitted" in told
@@ -145,7 +145,7 @@ def test_jobs_are_watched_again_and_not_submitted_again(launching, tmp_path):
     assert process.returncode == 0, told
     assert "0 jobs submitted" in told
     starts = [p.read_text().count("\n") for p in (tmp_path / "w").glob("*/*/command.txt")]
-    assert starts == [1] * 6
+    assert starts == [1] * 3
 
 
 def test_a_job_that_fails_is_told_of_and_the_others_go_on(launching, tmp_path):
@@ -158,4 +158,4 @@ def test_a_job_that_fails_is_told_of_and_the_others_go_on(launching, tmp_path):
     assert process.returncode == 1
     assert "failed: as configured, seed 0: " in told
     assert "is not a run of this project" in told
-    assert len(list((tmp_path / "w").glob("*/*/DONE"))) == 5
+    assert len(list((tmp_path / "w").glob("*/*/DONE"))) == 2
