@@ -17,6 +17,7 @@ from absl import app, flags
 
 from attention_variants.errors import InputError
 from attention_variants.figures import smoothing
+from attention_variants.ops.kernels import squared_distance
 from attention_variants.train import runs
 from attention_variants.train.cli import fail
 
@@ -64,7 +65,7 @@ def _relative(log_BHQS) -> np.ndarray:
 
 
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
-    """A picture for every attention layer of a run, below its figures: similarity, magnitude and weight of each head."""
+    """Two pictures for every attention layer of a run: the parts of each head side by side, and its weights over distance."""
     loaded, paths = runs.Loaded(workdir, tell), []
     for name, (trace, queries, keys) in loaded.task.traces(loaded.params, loaded.model_state, loaded.place).items():
         parts = decompose(trace)
@@ -72,7 +73,17 @@ def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
         paths.append(loaded.workdir / "figures" / "decomposition" / f"{name}.png")
         weights = parts.weights_BHQS[0, :, : len(queries), : len(keys)]
         smoothing.decomposition(paths[-1], *shown, weights, queries, keys, title=name.replace("_", " "))
+        paths.append(paths[-1].with_name(f"{name}_over_distance.png"))
+        heads = [f"head {h}" for h in range(len(weights))]
+        distance = distances(trace)[0, :, : len(queries), : len(keys)]
+        smoothing.over_distance(paths[-1], distance, weights, heads, title=name.replace("_", " "))
     return paths
+
+
+def distances(trace: dict) -> np.ndarray:
+    """‖q_i − k_j‖ of one attention layer: (B, H, Q, S)."""
+    keys = trace["keys"]
+    return np.sqrt(squared_distance(trace["queries"], getattr(keys, "k_BSHK", keys)))
 
 
 def main(arguments: list[str]) -> None:

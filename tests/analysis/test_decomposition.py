@@ -49,7 +49,7 @@ def test_pictures_are_drawn_and_mistakes_are_one_sentence(trained, environment, 
     run = lambda *flags: subprocess.run([*module, *flags], env=environment, capture_output=True, text=True, timeout=280)
     done = run(f"--workdir={trained[0]}")
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 6
     assert all(pathlib.Path(path).read_bytes()[:4] == b"\x89PNG" for path in done.stdout.splitlines())
     for flags, sentence in (([], "--workdir is missing"), ([f"--workdir={tmp_path}"], "is not a workdir")):
         done = run(*flags)
