@@ -48,8 +48,9 @@ def test_what_is_done_is_not_run_again(launched, launch):
 
 
 def test_processes_come_to_the_numbers_of_lanes(launched, launch, tmp_path):
-    """One cell is there already; a failing run is told of with its last words, and the others go on."""
-    shutil.copytree(launched / CELLS[1], tmp_path / "w" / CELLS[1])
+    """Two cells are there already; a failing run is told of with its last words, and the others go on."""
+    for cell in CELLS[1:]:
+        shutil.copytree(launched / cell, tmp_path / "w" / cell)
     shutil.copy(launched / "experiment.json", tmp_path / "w")
     blocked = tmp_path / "w" / RUNS[0]
     blocked.mkdir(parents=True)

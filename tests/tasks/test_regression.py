@@ -10,7 +10,6 @@ import pytest
 from attention_variants import tasks
 from attention_variants.data import downloads
 from attention_variants.models import kernel_smoother
-from attention_variants.ops.kernels import KERNELS
 from attention_variants.train import loop, runs
 from attention_variants.train import settings as settings_lib
 from attention_variants.train.devices import connect
@@ -201,8 +200,8 @@ def test_classes_are_learned_saved_and_asked_for(model, configured, tmp_path):
     assert loaded.evaluate("test") == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_every_kernel_trains_and_draws(kernel, configured, tmp_path):
+@pytest.mark.parametrize("kernel", ["gaussian", "triangular", "constant"])
+def test_a_kernel_trains_and_draws(kernel, configured, tmp_path):
     learn = kernel not in ("boxcar", "constant")
     changes = {"variant.kernel": kernel, "variant.learn_width": learn, "data.rows": 60}
     found = loop.train(configured("", **changes), tmp_path / "w", quiet=True).results

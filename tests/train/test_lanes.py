@@ -17,19 +17,17 @@ from attention_variants.tasks.translation import Task
 from attention_variants.train import devices, lane, loop, optimizers, runs, step
 from attention_variants.train import settings as settings_lib
 
-HYPERS = [  # of five lanes, which two devices do not divide
+HYPERS = [  # of three lanes, which two devices do not divide
     {"run.seed": 3},
-    {"run.seed": 5, "hypers.dropout": 0.2},
+    {"run.seed": 5, "hypers.dropout": 0.2, "hypers.learning_rate": 5e-4},
     {"run.seed": 3, "hypers.attention_dropout": 0.1, "hypers.label_smoothing": 0.2},
-    {"run.seed": 7, "hypers.learning_rate": 5e-4},
-    {"run.seed": 11, "hypers.dropout": 0.1, "hypers.learning_rate": 4e-3},
 ]
 
 
 @pytest.fixture(scope="module")
 def configs(make_config):
     """The first lane trains as `alone` does; dropout is off in some lanes and on in others."""
-    return [make_config(**{"task.packed": True, "parallel.devices": 2} | changes) for changes in HYPERS[:3]]
+    return [make_config(**{"task.packed": True, "parallel.devices": 2} | changes) for changes in HYPERS]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +72,7 @@ def train(settings: list, steps: int, lanes: bool):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_lanes_are_solo_runs_for_100_steps(make_config, dtype):
-    """Parameters to 1e-9 in float64, losses to 1e-4 in float32; five lanes with hypers of their own, on two devices."""
+    """Parameters to 1e-9 in float64, losses to 1e-4 in float32; three lanes with hypers of their own, on two devices."""
     with jax.enable_x64(dtype == "float64"):
         settings = [settings_lib.parse(make_config(**{"task.packed": True, "model.dtype": dtype} | own)) for own in HYPERS]
         for (params, losses), (params_alone, losses_alone) in zip(
