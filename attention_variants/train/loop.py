@@ -30,12 +30,9 @@ from attention_variants.train.settings import Settings
 
 
 class Result(NamedTuple):
-    """The state after the last step, and what `results.json` holds.
+    """The state after the last step, and what `results.json` holds (None where a signal stopped the run before its end)."""
 
-    A signal that stopped the run before its end leaves None of the latter, and before its beginning of both.
-    """
-
-    state: step_lib.State | None
+    state: step_lib.State
     results: dict | None
 
 
@@ -130,8 +127,6 @@ def _train(
 
     hypers = step_lib.hypers_of(*settings)
     initial = backend.trace(functools.partial(step_lib.init, task, first), hypers[0]["seed"])
-    if stop.is_set():  # before anything is written
-        return [Result(None, None)] * len(workdirs)
     main = jax.process_index() == 0
     with workdir_lib.told_of(os.path.commonpath(workdirs)), contextlib.ExitStack() as opened:
         finished = runs.finished(workdirs[0])

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 
-from attention_variants.train import signals
+from attention_variants.train import runs, signals
 from attention_variants.train.workdir import busy
 from experiments.launchers import Failure, last_words
 
@@ -54,7 +54,10 @@ def launch(plan, board, options) -> list[Failure]:
             for process in [p for p in running if p.poll() is not None]:
                 run, place, log = running.pop(process)
                 free.append(place)
-                if process.returncode and not stopping:
+                if process.returncode and (busy(run.workdir) or runs.finished(run.workdir)):
+                    waiting.append(run)  # a process of an earlier launch was there first
+                    earlier.append(run)
+                elif process.returncode and not stopping:
                     failures.append(Failure(run, last_words(log)))
                     board.failed.add(run.workdir)
             board.update()
