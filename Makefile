@@ -14,7 +14,8 @@ test: environment
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 slow: environment
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow --ignore=tests/experiments
+	$(RUN) -m pytest -m slow -n 2 --dist loadfile tests/experiments
 
 lint: environment
 	$(VENV)/bin/ruff format --check .

@@ -79,7 +79,7 @@ def test_a_launch_that_is_stopped_goes_on(launcher, how, start, launched, tmp_pa
     SIGHUP comes as it does in life: the terminal is gone, and nothing can be written to it any more.
     """
     workdir, told = tmp_path / "w", dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    seeds = 1 if launcher == "local" else 2  # processes take their time to start
+    seeds = 1  # as processes take their time to start
     ours, theirs = pty.openpty()
     process = start(workdir, launcher, seeds, **(dict(stdout=theirs, stderr=theirs) if how == "SIGHUP" else told))
     os.close(theirs)
