@@ -1,5 +1,6 @@
 """Results that outlive the runs: a row for each cell and seed, from finished workdirs, kept in `experiments/results/NAME.jsonl`."""
 
+import functools
 import json
 import math
 import pathlib
@@ -21,6 +22,9 @@ def of(run: Run) -> dict | None:
         return None
     results = runs.results(run.workdir)
     starts = json.loads((run.workdir / "environment.json").read_text())
+    # As anybody would run it: no folder of this machine.
+    places = {f"{run.workdir.parents[1]}/": f"runs/{run.workdir.parents[1].name}/", f"{ROOT}/": ""}
+    command = [functools.reduce(lambda word, place: word.replace(*place), places.items(), word) for word in run.command()[2:]]
     environments = [{name: start[name] for name in ("python", "packages", "devices", "commit")} for start in starts]
     return {
         "cell": run.cell,
@@ -29,7 +33,7 @@ def of(run: Run) -> dict | None:
         "metrics": {split: results[split] for split in ("validation", "test") if split in results},
         **{name: results[name] for name in KEPT},
         "environments": [start for i, start in enumerate(environments) if start not in environments[:i]],
-        "command": shlex.join(["python", "main.py", *(word.replace(f"{ROOT}/", "") for word in run.command()[2:])]),
+        "command": shlex.join(["python", "main.py", *command]),
     }
 
 
