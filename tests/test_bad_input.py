@@ -28,6 +28,11 @@ def parallel(source: str, target: str = "good", validation: str = "good") -> lis
     return [PARALLEL, *(f"--config.data.{name}={{texts}}/{file}" for name, file in files.items())]
 
 
+def table(file: str, target: str) -> list[str]:
+    flags = [f"--config.data.path={{texts}}/{file}", f"--config.data.target={target}", "--workdir={new}"]
+    return ["--config=configs/regression.py:data=csv_file", *flags]
+
+
 # What is wrong: (flags, where {new} is a workdir that is not there yet; a word of the sentence; standard input).
 CASES = {
     "no workdir": ([CONFIG], "--workdir is missing"),
@@ -79,33 +84,9 @@ CASES = {
         ["--config=configs/regression.py:data=uci,set=concret", "--workdir={new}"],
         "unknown value of config.data.set 'concret'; did you mean 'concrete'",
     ),
-    "a column that is not there": (
-        [
-            "--config=configs/regression.py:data=csv_file",
-            "--config.data.path={texts}/table",
-            "--config.data.target=prize",
-            "--workdir={new}",
-        ],
-        "'prize'; did you mean 'price'?",
-    ),
-    "a cell that is no number": (
-        [
-            "--config=configs/regression.py:data=csv_file",
-            "--config.data.path={texts}/table",
-            "--config.data.target=price",
-            "--workdir={new}",
-        ],
-        "line 3, column 'rooms', is 'two'; expected a number",
-    ),
-    "a target that never changes": (
-        [
-            "--config=configs/regression.py:data=csv_file",
-            "--config.data.path={texts}/same",
-            "--config.data.target=price",
-            "--workdir={new}",
-        ],
-        "is the same in all 3 rows",
-    ),
+    "a column that is not there": (table("table", "prize"), "'prize'; did you mean 'price'?"),
+    "a cell that is no number": (table("table", "price"), "line 3, column 'rooms', is 'two'; expected a number"),
+    "a target that never changes": (table("same", "price"), "is the same in all 3 rows"),
     "unknown size": (["--config=configs/translation.py:size=tny", "--workdir={new}"], "unknown size 'tny'; did you mean 'tiny'?"),
     "unknown data": (
         ["--config=configs/translation.py:data=multi30", "--workdir={new}"],

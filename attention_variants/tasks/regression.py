@@ -57,16 +57,10 @@ class Config:
 class Hypers(tasks.Hypers):
     """Rates of dropout, each in [0, 1)."""
 
-    SWITCHES = ("dropout", "attention_dropout")
+    SWITCHES = RATES = ("dropout", "attention_dropout")
 
     dropout: float = 0.0
     attention_dropout: float = 0.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in self.SWITCHES:
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"hypers.{name} is {getattr(self, name)}; expected a rate of at least 0 and below 1")
 
 
 class Task:

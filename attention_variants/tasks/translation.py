@@ -69,16 +69,11 @@ class Hypers(tasks.Hypers):
     """Rates of dropout and of label smoothing, each in [0, 1)."""
 
     SWITCHES = ("dropout", "attention_dropout")
+    RATES = (*SWITCHES, "label_smoothing")
 
     dropout: float = 0.1
     attention_dropout: float = 0.1
     label_smoothing: float = 0.1
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("dropout", "attention_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"hypers.{name} is {getattr(self, name)}; expected a rate of at least 0 and below 1")
 
 
 class Task:

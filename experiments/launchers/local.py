@@ -54,10 +54,10 @@ def launch(plan, board, options) -> list[Failure]:
             for process in [p for p in running if p.poll() is not None]:
                 run, place, log = running.pop(process)
                 free.append(place)
-                if process.returncode and (busy(run.workdir) or runs.finished(run.workdir)):
+                if process.returncode and busy(run.workdir):
                     waiting.append(run)  # a process of an earlier launch was there first
                     earlier.append(run)
-                elif process.returncode and not stopping:
+                elif process.returncode and not stopping and not runs.finished(run.workdir):
                     failures.append(Failure(run, last_words(log)))
                     board.failed.add(run.workdir)
             board.update()
