@@ -29,23 +29,27 @@ def draw(path: pathlib.Path, weights_HQS: np.ndarray, queries: Sequence[str], ke
         )
     columns = heads if heads < 4 else 2 if heads == 4 else 4
     rows = -(-heads // columns)
-    size = (1.0 + columns * (0.6 + 0.17 * len(keys)), 1.0 + rows * (0.9 + 0.17 * len(queries)))
-    figure = Figure(figsize=size, layout="constrained")
+    # One image, whatever the number of heads: what a picture's time goes into is axes and tokens.
+    down, across = len(queries) + 2, len(keys) + 1  # with room for the name of a head, and between heads
+    mosaic = np.full((rows * down, columns * across - 1), np.nan)
+    corners = [(head // columns * down + 2, head % columns * across) for head in range(heads)]
+    for weights_QS, (top, left) in zip(weights_HQS, corners, strict=True):
+        mosaic[top : top + len(queries), left : left + len(keys)] = weights_QS
+
+    figure = Figure(figsize=(1.6 + 0.17 * mosaic.shape[1], 0.9 + 0.17 * mosaic.shape[0]), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for head, panel in enumerate(panels):
-        if head >= heads:
-            panel.set_axis_off()
-            continue
-        image = panel.imshow(weights_HQS[head], cmap="magma", vmin=0.0, vmax=max(float(np.max(weights_HQS)), 1e-9))
-        panel.set_title(f"head {head}", fontsize=9)
-        panel.set_xticks(range(len(keys)), [_shown(t) for t in keys], rotation=90, fontsize=7)
-        panel.set_yticks(range(len(queries)), [_shown(t) for t in queries], fontsize=7)
-        panel.tick_params(length=0)
-    figure.supxlabel("keys", fontsize=9)
-    figure.supylabel("queries", fontsize=9)
-    figure.colorbar(image, ax=figure.axes, shrink=0.6, label="weight")
-    figure.suptitle(title, fontsize=11)
+    panel = figure.subplots()
+    image = panel.imshow(mosaic, cmap="magma", vmin=0.0, vmax=max(float(np.max(weights_HQS)), 1e-9))
+    for head, (top, left) in enumerate(corners):
+        panel.text(left + (len(keys) - 1) / 2, top - 0.8, f"head {head}", ha="center", fontsize=9)
+    places = lambda starts, tokens: ([s + i for s in starts for i in range(len(tokens))], [_shown(t) for t in tokens] * len(starts))
+    panel.set_xticks(*places([left for _, left in corners[:columns]], keys), rotation=90, fontsize=7)
+    panel.set_yticks(*places([top for top, _ in corners[::columns]], queries), fontsize=7)
+    panel.tick_params(length=0)
+    panel.set_frame_on(False)
+    panel.set(xlabel="keys", ylabel="queries")
+    panel.set_title(title, fontsize=11)
+    figure.colorbar(image, ax=panel, shrink=0.6, label="weight")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
