@@ -83,8 +83,8 @@ def show(workdir: pathlib.Path, report: dict, tell) -> None:
             tell(f"{split}: {in_words(report[split])}")
     for sample in report["samples"]:
         tell("".join(f"\n{name:>12}  {text}" for name, text in sample.items()))
-    figures = report["figures"]
-    tell(f"\nattention heatmaps: {workdir / figures[0]} and {len(figures) - 1} more beside it")
+    first, *others = report["figures"]
+    tell(f"\npicture: {workdir / first}" + f" and {len(others)} more beside it" * bool(others))
 
 
 class Loaded:

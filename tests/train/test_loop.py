@@ -264,7 +264,7 @@ def test_a_person_sees_parameters_speed_and_what_is_left(make_config, tmp_path, 
     results = loop.train(make_config(**{"run.duration": "2 steps"}), tmp_path).results
     out, err = capsys.readouterr()
     assert out == ""
-    for word in ("embedding", "64×16", "1,024", "6,592", "400 training pairs", "validation: loss", "attention heatmaps: "):
+    for word in ("embedding", "64×16", "1,024", "6,592", "400 training pairs", "validation: loss", "picture: "):
         assert word in err
     assert re.search(r"step 2/2 +loss \d\.\d+ +[\d,]+ tokens/s +[\d.]+ .FLOP/s +0:00 left", err)
     assert re.search(r"first step done [\d.]+ s after the start", err)
