@@ -28,7 +28,7 @@ class Ablation:
     Attributes:
       config: the config file and the pieces that all cells share, "configs/translation.py:data=dates".
       cells: what each cell changes; see `sweep`. The first is the baseline that the others are held against.
-      metric: where in results.json, "test.bleu".
+      metric: where in results.json, "test.bleu". also: other numbers there whose means the table shows, without a test.
       settings: what all cells change. tiny: what a look at it in seconds changes after that.
       paper: the paper's number of a cell, by the cell's name. source: where in which paper they stand, and what they measure.
       test_share: where seeds are splits of the same data, whose training sets overlap: test examples divided by training examples.
@@ -42,6 +42,7 @@ class Ablation:
     metric: str
     settings: Cell = dataclasses.field(default_factory=dict)
     tiny: Cell = dataclasses.field(default_factory=dict)
+    also: tuple[str, ...] = ()
     paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
     source: str = ""
     test_share: float | None = None

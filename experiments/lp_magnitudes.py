@@ -21,9 +21,10 @@ ABLATION = Ablation(
         axis("variant.magnitude_dropout", 0.1),
     ),
     metric="test.rmse",
+    also=("test.effective_keys",),
     settings={"variant.magnitude": "squared"},
     tiny={"run.duration": "6 steps", "run.evaluate": "3 steps"},
-    test_share=1 / 9,
+    test_share=103 / 834,
     peers={"Gaussian process, RBF": gaussian_process.rbf},
     curves=("train.loss", "validation.rmse"),
 )

@@ -23,7 +23,7 @@ ABLATION = Ablation(
     ),
     metric="test.rmse",
     tiny={"run.duration": "6 steps", "run.evaluate": "3 steps"},
-    test_share=1 / 9,
+    test_share=103 / 834,
     peers={"Gaussian process, RBF": gaussian_process.rbf},
     curves=("train.loss", "validation.rmse"),
 )

@@ -39,7 +39,7 @@ def results(ablation: Ablation, rows: list[dict], planned: int) -> Results:
     Args:
       planned: how many seeds each cell is to have; a cell with fewer is marked.
     """
-    frame = pd.DataFrame([_line(ablation, row) for row in rows], columns=["cell", "seed", "value", *COSTS])
+    frame = pd.DataFrame([_line(ablation, row) for row in rows], columns=["cell", "seed", "value", *ablation.also, *COSTS])
     frame = frame.sort_values(["cell", "seed"])
     names = [sweep.name(cell) for cell in ablation.lines]
     values = {name: frame[frame.cell == name].set_index("seed").value for name in names}
@@ -57,8 +57,10 @@ def results(ablation: Ablation, rows: list[dict], planned: int) -> Results:
             line |= zip(("difference", "difference_low", "difference_high", "p"), test, strict=True)
             line["pairs"] = len(shared)
         line |= {cost: own[cost].mean() for cost in COSTS} | {"paper": ablation.paper.get(name, math.nan)}
+        for metric in ablation.also:
+            line |= zip(ends(metric), mean(own[metric].tolist(), ablation.test_share), strict=True)
         lines.append(line)
-    cells = pd.DataFrame(lines, columns=COLUMNS)
+    cells = pd.DataFrame(lines, columns=[*COLUMNS, *(key for metric in ablation.also for key in ends(metric))])
     cells["p_holm"] = holm(cells.p.tolist())
     return Results(frame, cells, [*_missing(cells, planned), *_mixed(rows)], _method(ablation, differences))
 
@@ -79,10 +81,16 @@ def with_sentences(results: Results, ablation: Ablation, plan: list[Run]) -> Res
     return results._replace(cells=cells, method=[*results.method, f"{line}, {bleu.RESAMPLES} resamples."])
 
 
+def ends(metric: str) -> tuple[str, str, str]:
+    """The columns of the mean of another metric, and of its interval."""
+    return metric, f"{metric}_low", f"{metric}_high"
+
+
 def _line(ablation: Ablation, row: dict) -> dict:
-    return {"cell": sweep.name(row["cell"]), "seed": row["seed"], "value": metric_of(row["metrics"], ablation.metric)} | {
-        cost: row[cost] for cost in COSTS
-    }
+    peer = "peer" in row["cell"]  # which may know the metric alone
+    also = {name: math.nan if peer else metric_of(row["metrics"], name) for name in ablation.also}
+    line = {"cell": sweep.name(row["cell"]), "seed": row["seed"], "value": metric_of(row["metrics"], ablation.metric)}
+    return line | also | {cost: row[cost] for cost in COSTS}
 
 
 def _missing(cells: pd.DataFrame, planned: int) -> list[str]:

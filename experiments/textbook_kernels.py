@@ -24,7 +24,7 @@ ABLATION = Ablation(
     ),
     metric="test.rmse",
     tiny={"run.duration": "20 steps", "run.evaluate": "10 steps"},
-    test_share=1 / 9,
+    test_share=20 / 162,
     peers={"Gaussian process, RBF": gaussian_process.rbf},
     curves=("train.loss", "validation.rmse"),
     pictures=("fit.png", "smoother.png"),

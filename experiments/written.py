@@ -10,7 +10,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from experiments.tables import Results
+from experiments.tables import Results, ends
 
 
 class Column(NamedTuple):
@@ -36,9 +36,11 @@ def columns(module: ModuleType, results: Results) -> list[Column]:
         Column("p (Holm)", "p_holm", lambda line: _p(line["p_holm"])),
     ]
     if "sentences_p" in results.cells:
-        ends = lambda line: f"[{line['sentences_low']:.2f}, {line['sentences_high']:.2f}]"
-        found.append(Column("over sentences", "sentences_low", ends))
+        both = lambda line: f"[{line['sentences_low']:.2f}, {line['sentences_high']:.2f}]"
+        found.append(Column("over sentences", "sentences_low", both))
         found.append(Column("p (sentences)", "sentences_p", lambda line: _p(line["sentences_p"])))
+    for metric in module.ABLATION.also:
+        found.append(Column(metric, metric, interval(*ends(metric))))
     if module.ABLATION.paper:
         found.append(Column("paper", "paper", number("paper")))
     return [

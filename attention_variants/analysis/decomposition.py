@@ -18,24 +18,29 @@ from absl import app, flags
 from attention_variants.errors import InputError
 from attention_variants.figures import smoothing
 from attention_variants.ops.kernels import squared_distance
+from attention_variants.ops.rotary import Rotary
 from attention_variants.train import runs
 from attention_variants.train.cli import fail
 
 
 class Parts(NamedTuple):
-    """What weights are made of, float64, each with 1 as its largest in a head of an example; masked pairs are 0.
+    """What weights are made of, float64.
 
     Attributes:
-      similarity_BHQS, magnitude_BHS. weights_BHQS: their product over its sum, 0 for queries that see nothing.
+      log_similarity_BHQS, log_magnitude_BHS: logarithms, each with 0 as its largest in a head of an example; −inf for masked pairs
+        and keys that nobody sees. weights_BHQS: the product over its sum, 0 for queries that see nothing.
     """
 
-    similarity_BHQS: np.ndarray
-    magnitude_BHS: np.ndarray
+    log_similarity_BHQS: np.ndarray
+    log_magnitude_BHS: np.ndarray
     weights_BHQS: np.ndarray
 
 
-def decompose(trace: dict) -> Parts:
+def decompose(trace: dict, rows: int | None = None) -> Parts:
     """The parts of the weights of one attention layer, from its entry in the collection "trace".
+
+    Args:
+      rows: of the first so many queries; all by default.
 
     Raises:
       InputError: its logits have a bias, which is neither.
@@ -45,7 +50,7 @@ def decompose(trace: dict) -> Parts:
     score = trace["score"]
     with jax.enable_x64(True):
         wide = lambda tree: jax.tree.map(lambda x: np.asarray(x).astype(np.float64), tree)
-        queries, keys = wide(trace["queries"]), wide(trace["keys"])
+        queries, keys = wide(jax.tree.map(lambda x: x[:, :rows], trace["queries"])), wide(trace["keys"])
         similarity = np.asarray(score.log_similarity(queries, keys))
         magnitude = np.broadcast_to(score.log_magnitude(keys), (*similarity.shape[:2], 1, similarity.shape[3]))
         visible = trace["mask"].visible(*similarity.shape[2:])
@@ -61,29 +66,28 @@ def decompose(trace: dict) -> Parts:
 
 def _relative(log_BHQS) -> np.ndarray:
     top = log_BHQS.max((2, 3), keepdims=True)
-    return np.exp(log_BHQS - np.where(np.isfinite(top), top, 0.0))
+    return log_BHQS - np.where(np.isfinite(top), top, 0.0)
 
 
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
     """Two pictures for every attention layer of a run: the parts of each head side by side, and its weights over distance."""
     loaded, paths = runs.Loaded(workdir, tell), []
     for name, (trace, queries, keys) in loaded.task.traces(loaded.params, loaded.model_state, loaded.place).items():
-        parts = decompose(trace)
-        shown = parts.similarity_BHQS[0, :, : len(queries), : len(keys)], parts.magnitude_BHS[0, :, : len(keys)]
+        parts, cut = decompose(trace, len(queries)), np.s_[0, :, : len(queries), : len(keys)]
+        similarity, magnitude = np.exp(parts.log_similarity_BHQS[cut]), np.exp(parts.log_magnitude_BHS[0, :, : len(keys)])
+        weights, title = parts.weights_BHQS[cut], name.replace("_", " ")
         paths.append(loaded.workdir / "figures" / "decomposition" / f"{name}.png")
-        weights = parts.weights_BHQS[0, :, : len(queries), : len(keys)]
-        smoothing.decomposition(paths[-1], *shown, weights, queries, keys, title=name.replace("_", " "))
+        smoothing.decomposition(paths[-1], similarity, magnitude, weights, queries, keys, title=title)
         paths.append(paths[-1].with_name(f"{name}_over_distance.png"))
         heads = [f"head {h}" for h in range(len(weights))]
-        distance = distances(trace)[0, :, : len(queries), : len(keys)]
-        smoothing.over_distance(paths[-1], distance, weights, heads, title=name.replace("_", " "))
+        smoothing.over_distance(paths[-1], distances(trace, len(queries))[cut], weights, heads, title=title)
     return paths
 
 
-def distances(trace: dict) -> np.ndarray:
-    """‖q_i − k_j‖ of one attention layer: (B, H, Q, S)."""
-    keys = trace["keys"]
-    return np.sqrt(squared_distance(trace["queries"], getattr(keys, "k_BSHK", keys)))
+def distances(trace: dict, rows: int | None = None) -> np.ndarray:
+    """‖q_i − k_j‖ of one attention layer, as they are compared, so rotated where they are: (B, H, Q, S)."""
+    keys = trace["keys"][0] if isinstance(trace["score"], Rotary) else trace["keys"]
+    return np.sqrt(squared_distance(trace["queries"][:, :rows], getattr(keys, "k_BSHK", keys)))
 
 
 def main(arguments: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Tables: rows of numbers with a target, how they are split, and batches that are the whole of one.
 
-A source of tables is a file of this folder with a `Config` and `table(config) -> Table`. Without one: `csv_file`, a person's own.
+A source of tables is a file of this folder with a `Config` and `table(config) -> Table`; one that knows the truth behind a single
+feature has it as `curve(x)`. A person's own table is `csv_file`.
 """
 
 import csv
@@ -105,16 +106,23 @@ def read_csv(
     """
     first = text.split("\n", 1)[0]
     separator = max(",;\t", key=first.count)
-    lines = [(number, line) for number, line in enumerate(csv.reader(io.StringIO(text), delimiter=separator), 1) if line]
+    try:
+        lines = [(number, line) for number, line in enumerate(csv.reader(io.StringIO(text), delimiter=separator), 1) if line]
+    except csv.Error as error:  # a quote that is never closed, say
+        raise InputError(f"{name} cannot be read as separated values: {error}") from None
     if len(lines) < 2 + header:
         raise InputError(f"{name} has {max(len(lines) - header, 0)} rows; expected at least 2" + " below a line of names" * header)
     names = [cell.strip() for cell in lines.pop(0)[1]] if header else [str(n + 1) for n in range(len(lines[0][1]))]
     target = target or names[-1]
+    if twice := [column for i, column in enumerate(names) if column in names[:i]]:
+        raise InputError(f"{name} has two columns {twice[0]!r}; expected a name of its own for each")
     for column in (target, *features):
         if column not in names:
             raise unknown(f"column in {name}:", column, names)
+    if target in features:
+        raise InputError(f"{target!r} of {name} is the target and among the features; expected one of them")
     features = tuple(features) or tuple(column for column in names if column != target)
-    if not features or target in features:
+    if not features:
         raise InputError(f"{name} has no column for features beside the target {target!r}; expected at least one")
     for number, line in lines:
         if len(line) != len(names):
@@ -164,14 +172,23 @@ class Scaled(NamedTuple):
     y_mean: np.ndarray
     y_scale: np.ndarray
 
+    def target(self, out_NO: np.ndarray) -> np.ndarray:
+        """(N,): predictions of a number, in its own units."""
+        return out_NO[:, 0] * self.y_scale[0] + self.y_mean[0]
 
-def scaled(table: Table, split: Split, *, as_it_is: bool = False) -> Scaled:
-    """Columns scaled to mean 0 and standard deviation 1 of the training rows, a constant one to 0; or as they are."""
+
+def scaled(table: Table, split: Split, *, to_range: bool = False) -> Scaled:
+    """Columns scaled to mean 0 and standard deviation 1 of the training rows; or to the range from −1 to 1 of all rows.
+
+    A constant column is 0.
+    """
 
     def moments(x):
-        spread = x[split.train].std(0)
-        mean, scale = x[split.train].mean(0), np.where(spread > 0, spread, 1.0)
-        return (np.zeros_like(mean), np.ones_like(scale)) if as_it_is else (mean, scale)
+        if to_range:
+            centre, reach = (x.max(0) + x.min(0)) / 2, (x.max(0) - x.min(0)) / 2
+        else:
+            centre, reach = x[split.train].mean(0), x[split.train].std(0)
+        return centre, np.where(reach > 0, reach, 1.0)
 
     if table.classes:
         y_NO = np.eye(len(table.classes))[table.y_N.astype(int)]
@@ -183,9 +200,22 @@ def scaled(table: Table, split: Split, *, as_it_is: bool = False) -> Scaled:
     return Scaled(split, (table.x_NF - x_mean) / x_scale, (y_NO - y_mean) / y_scale, x_mean, x_scale, y_mean, y_scale)
 
 
-def rows(x, y, known, read) -> dict[str, np.ndarray]:
-    """What models are given of rows: features, targets, whose targets are known, and which rows may be read at all."""
-    return {"x": x.astype(np.float32), "y": y.astype(np.float32), "known": known, "read": read}
+def sequence(scaled: Scaled, asked_AF: Sequence = (), *, reads_all: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(what models are given of rows, their numbers): those that may be read, ascending, then those that are asked for, −1.
+
+    Features `x`, targets `y`, whose targets are `known`, which are the training rows', and which rows may be `read` by others.
+
+    Args:
+      asked_AF: features, scaled. reads_all: all rows may be read, and those asked for; else the training rows alone.
+    """
+    rows = np.arange(len(scaled.x)) if reads_all else scaled.split.train
+    asked = len(asked_AF)
+    made = {
+        "x": np.concatenate([scaled.x[rows], np.reshape(asked_AF, (asked, scaled.x.shape[1]))]).astype(np.float32),
+        "y": np.concatenate([scaled.y[rows], np.zeros((asked, scaled.y.shape[1]))]).astype(np.float32),
+    }
+    rows = np.concatenate([rows, np.full(asked, -1)])
+    return made | {"known": np.isin(rows, scaled.split.train), "read": (rows >= 0) | reads_all}, rows
 
 
 class Whole(Epochs):

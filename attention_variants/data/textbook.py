@@ -25,7 +25,7 @@ class Config:
 
 
 def curve(x):
-    """The curve without noise."""
+    """The truth, without noise; pictures have it beside a fit."""
     return 2 * np.sin(x) + x
 
 

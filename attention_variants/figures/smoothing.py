@@ -1,7 +1,7 @@
 """What kernel smoothing looks like: fits with data and bands, weights over distance, and weights as similarity times magnitude."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,26 +10,24 @@ from matplotlib.figure import Figure
 from attention_variants.figures import COLOURS, plain
 
 
-def fits(path: pathlib.Path, x_N, y_N, curves: Mapping[str, tuple], *, names: tuple[str, str], title: str, truth=None) -> None:
-    """Writes a PNG with a panel for each fit: the rows as dots, the fit as a line in its band.
+def fit(path: pathlib.Path, x_N, y_N, x_G, fit_G, low_G, high_G, *, names: tuple[str, str], truth: Callable | None) -> None:
+    """Writes a PNG of a fit along one feature: the rows as dots, the fit as a line in its band.
 
     Args:
       x_N, y_N: the rows that were learned from.
-      curves: by name, (x, y, low, high) along the fit, arrays of one length; low and high are None where there is no band.
-      names: of x and y. truth: (x, y) of the curve without noise, where it is known.
+      x_G, fit_G, low_G, high_G: along the fit, NaN where there is none; low and high are None where there is no band.
+      names: of x and y. truth: the curve without noise, where it is known, dashed.
     """
-    figure, panels = _panels(len(curves), 3.4, 2.8)
-    for panel, (name, (x, y, low, high)) in zip(panels, curves.items(), strict=False):
-        panel.plot(x_N, y_N, "o", color="#999999", markersize=2.5, markeredgewidth=0, alpha=0.7)
-        if truth is not None:
-            panel.plot(*truth, "--", color="black", linewidth=1)
-        if low is not None:
-            panel.fill_between(x, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
-        panel.plot(x, y, color=COLOURS[0], linewidth=1.6)
-        panel.set_title(plain(name), fontsize=9)
-        panel.set_xlabel(plain(names[0]), fontsize=8)
-        panel.set_ylabel(plain(names[1]), fontsize=8)
-    _write(figure, path, title)
+    figure, (panel,) = _panels(1, 3.4, 2.8)
+    panel.plot(x_N, y_N, "o", color="#999999", markersize=2.5, markeredgewidth=0, alpha=0.7)
+    if truth is not None:
+        panel.plot(x_G, truth(x_G), "--", color="black", linewidth=1)
+    if low_G is not None:
+        panel.fill_between(x_G, low_G, high_G, color=COLOURS[0], alpha=0.2, linewidth=0)
+    panel.plot(x_G, fit_G, color=COLOURS[0], linewidth=1.6)
+    panel.set_xlabel(plain(names[0]), fontsize=8)
+    panel.set_ylabel(plain(names[1]), fontsize=8)
+    _write(figure, path, "training rows and fit")
 
 
 def over_distance(path: pathlib.Path, distance_H: np.ndarray, weights_H: np.ndarray, names: Sequence[str], *, title: str) -> None:

@@ -86,8 +86,8 @@ class Kernel(Score):
     Attributes:
       width_H: h, (H,) or (); positive.
       kernel: a name in `KERNELS`.
-      unit: what squared widths are measured in. √d makes the Gaussian kernel of width 1, with the squared 2-norm as magnitude,
-        scaled dot-product attention.
+      unit: what squared widths are measured in, where there is no `adapt`. √d makes the Gaussian kernel of width 1, with the
+        squared 2-norm as magnitude, scaled dot-product attention.
       magnitude: of keys, see `ops.magnitudes`; None is 1.
       adapt: `adapt(k_BSHK) -> width_BSH`, factors of h for each key made from all keys (`ops.widths`). A key of width h_j then
         weighs h_j^−K, as in a density estimate of varying width (Breiman, Meisel and Purcell 1977).
@@ -139,8 +139,8 @@ class Kernel(Score):
 
     def _squared_width(self, keys):
         """(1 or B, 1 or H, 1, 1 or S)."""
-        squared = self.unit * jnp.square(jnp.reshape(self.width_H, (1, -1, 1, 1)))
-        return squared if keys.width_BSH is None else squared * jnp.square(keys.width_BSH).swapaxes(1, 2)[:, :, None, :]
+        squared = jnp.square(jnp.reshape(self.width_H, (1, -1, 1, 1)))
+        return squared * (self.unit if keys.width_BSH is None else jnp.square(keys.width_BSH).swapaxes(1, 2)[:, :, None, :])
 
 
 def _squares(x_BSHK):

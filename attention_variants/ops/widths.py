@@ -94,5 +94,6 @@ def _abramson(k_BSHK, valid_BS, width_BSH):
         kernel_BSH = jnp.exp(-squared_BSH * jnp.square(scale_BSH) / 2)
         return jnp.log(_mean(kernel_BSH, valid_BS))
 
-    log_density_BSH = _each(k_BSHK, of_distances)
+    # Padding may be so far from every key that its density is 0.
+    log_density_BSH = jnp.where(valid_BS[:, :, None] > 0, _each(k_BSHK, of_distances), 0.0)
     return jnp.exp(-(log_density_BSH - _mean(log_density_BSH, valid_BS)[:, None]) / 2)

@@ -9,6 +9,7 @@ A task file holds
 
     metric: str, mode: "max" or "min"        what the best checkpoint is chosen by, on the validation split
     splits: tuple of names                   "train" and "validation" among them
+    fixed: tuple of names, "run.seed" say    settings that a trained run cannot be asked with otherwise
     save(workdir)                            writes what `saved` reads (a vocabulary, say)
     describe() -> str                        a line about the data
     batches(split, seed=, multiple=, …)      `data.batches.Epochs`

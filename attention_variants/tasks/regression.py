@@ -1,9 +1,9 @@
 """Regression and classification of tables: a number, or a class, from the other columns of a row.
 
 Two protocols. "clean" (default): training, validation and test rows by seed, columns scaled by the training rows alone, the best
-checkpoint chosen on the validation rows, the test rows touched once. "authors" (Song et al. 2021, as their code has it): all rows
-are one sequence, 90 % for training, and the number that counts is the lowest error on the test rows over all epochs, which
-flatters; the output says so.
+checkpoint chosen on the validation rows, the test rows touched once. "authors" (Song et al. 2021, as their code has it): columns
+scaled to [−1, 1] by all rows, which are one sequence, 90 % of them for training, and the number that counts is the lowest error on
+the test rows over all epochs, which flatters; the output says so.
 """
 
 import copy
@@ -23,8 +23,9 @@ from attention_variants.data.tables import Scaled, Table, Whole
 from attention_variants.errors import InputError
 from attention_variants.models.heads import Noise, trace_weights
 
+INPUTS = ("x", "y", "known", "read")  # of a model, in this order
 FLOOR = 1e-6  # of the probability of a class, where no row nearby has it
-SHOWN, READ, GRID = 24, 512, 200  # rows in a heatmap, rows whose weights are summed up, points of a fit
+SHOWN, READ, GRID = 24, 512, 200  # rows in a heatmap, queries whose weights are summed up, points of a fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,17 +68,22 @@ class Task:
     """The regression task, see `tasks`."""
 
     splits = ("train", "validation", "test")
+    fixed = ("run.seed", "task.protocol", "task.validation", "task.test")
 
     def __init__(self, settings, table: Table):
-        if settings.parallel.devices != 1:
-            raise InputError(f"parallel.devices is {settings.parallel.devices}; a table is one sequence, expected 1")
+        for section, key in (("parallel", "devices"), ("optimizer", "accumulate")):
+            if (value := getattr(getattr(settings, section), key)) != 1:
+                raise InputError(f"{section}.{key} is {value}; a table is one sequence, expected 1")
+        if table.classes and settings.task.protocol == "authors":
+            raise InputError("task.protocol is authors, which is of numbers, and the target is a class; expected clean")
         self.config, self.seed, self.table = settings.task, settings.run.seed, table
+        self._reads_all = settings.task.protocol == "authors" or settings.task.setting == "transductive"
+        self._truth = getattr(sources.load(settings.name("data"), sources.TABLES), "curve", None)
         self.metric, self.mode = ("accuracy", "max") if table.classes else ("rmse", "min")
         self.width = getattr(settings.model, "width", 1)
-        outputs = len(table.classes) or 1
-        self.model = models.load(settings.name("model")).build(settings.model, settings.variant, outputs)
+        build = models.load(settings.name("model")).build
+        self.model = build(settings.model, settings.variant, outputs=len(table.classes) or 1)
         self._of_seed = functools.cache(self._scaled)
-        self._apply = jax.jit(lambda params, batch: self._forward(params, batch, None, {}))
         self._trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
         self._of_seed(self.seed)
 
@@ -136,58 +142,67 @@ class Task:
         return (loss_BN * batch["trained"]).sum(), batch["trained"].sum(), {}, model_state
 
     def evaluate(self, params, model_state, split, place) -> tuple[dict, list[dict[str, str]]]:
-        """The metric and its kin on a split, in units of the target; of the training rows each is predicted from the others."""
+        """The metric and its kin on a split, in units of the target; of the training rows each is predicted from the others.
+
+        `train_rmse` is of those; `alone` the share of rows that have no training row in the kernel's reach.
+        """
         scaled, table = self.scaled, self.table
-        rows = getattr(scaled.split, split)
-        out_NO, of_training_NO = self._predicted(params, scaled, scaled.x[rows], place, split=split)
-        loss = float(np.mean(np.asarray(self._loss(jnp.asarray(out_NO), jnp.asarray(scaled.y[rows])))))
+        rows, train = getattr(scaled.split, split), scaled.split.train
+        out_NO, of_training_NO, alone_N = self._predicted(params, scaled, scaled.x[rows], place, split=split)
+        numbers = {"loss": float(np.mean(self._loss(jnp.asarray(out_NO), jnp.asarray(scaled.y[rows]))))}
         if table.classes:
-            chosen = out_NO.argmax(1)
-            numbers = {"loss": loss, "accuracy": float(np.mean(chosen == table.y_N[rows]))}
-            answers = [table.classes[c] for c in chosen]
+            numbers["accuracy"] = float(np.mean(out_NO.argmax(1) == table.y_N[rows]))
             references = [table.classes[int(c)] for c in table.y_N[rows]]
         else:
-            predicted = out_NO[:, 0] * scaled.y_scale[0] + scaled.y_mean[0]
-            errors = predicted - table.y_N[rows]
-            known = of_training_NO[:, 0] * scaled.y_scale[0] + scaled.y_mean[0] - table.y_N[scaled.split.train]
-            spread = np.mean(np.square(table.y_N[rows] - table.y_N[scaled.split.train].mean()))
-            numbers = {"loss": loss, "rmse": float(np.sqrt(np.mean(errors**2))), "mae": float(np.mean(abs(errors)))}
+            errors, known = scaled.target(out_NO) - table.y_N[rows], scaled.target(of_training_NO) - table.y_N[train]
+            spread = np.mean(np.square(table.y_N[rows] - table.y_N[train].mean()))
+            numbers |= {"rmse": float(np.sqrt(np.mean(errors**2))), "mae": float(np.mean(abs(errors)))}
             numbers |= {"r2": float(1 - np.mean(errors**2) / spread), "train_rmse": float(np.sqrt(np.mean(known**2)))}
-            answers, references = [f"{y:.6g}" for y in predicted], [f"{y:.6g}" for y in table.y_N[rows]]
+            references = [f"{y:.6g}" for y in table.y_N[rows]]
+        if hasattr(self.model, "smooths"):
+            numbers["alone"] = float(np.mean(alone_N))
         if split == "test":
             numbers["effective_keys"] = self._effective_keys(params, model_state, place)
         if "rmse_best" in model_state:
             numbers["rmse_best"] = min(float(model_state["rmse_best"]), numbers["rmse"])
         asked = [", ".join(f"{name} {value:.6g}" for name, value in zip(table.features, table.x_NF[i], strict=True)) for i in rows]
-        return numbers, [dict(source=s, reference=r, answer=a) for s, r, a in zip(asked, references, answers, strict=True)]
+        columns = zip(asked, references, self._answers(out_NO), strict=True)
+        return numbers, [dict(zip(("source", "reference", "answer"), row, strict=True)) for row in columns]
 
     def predict(self, params, model_state, lines, place) -> tuple[list[str], list[str]]:
-        """One answer per line of features, separated by commas and in the order of the table; no remarks."""
+        """One answer per line of features, separated by commas and in the order of the table."""
         del model_state
-        scaled, table = self.scaled, self.table
-        x_NF = tables.numbers(lines, table.features)
-        out_NO, _ = self._predicted(params, scaled, (x_NF - scaled.x_mean) / scaled.x_scale, place)
-        if table.classes:
-            return [table.classes[c] for c in out_NO.argmax(1)], []
-        return [f"{y:.6g}" for y in out_NO[:, 0] * scaled.y_scale[0] + scaled.y_mean[0]], []
+        x_NF, remarks = (tables.numbers(lines, self.table.features) - self.scaled.x_mean) / self.scaled.x_scale, []
+        out_NO, _, alone_N = self._predicted(params, self.scaled, x_NF, place)
+        if alone_N.any():
+            what = "most frequent class" if self.table.classes else "mean"
+            many = f"{alone_N.sum()} of {len(lines)} lines have no training row in the kernel's reach"
+            remarks.append(f"{many} (first: line {alone_N.argmax() + 1}); the answer there is the {what} of all training rows")
+        return self._answers(out_NO), remarks
+
+    def _answers(self, out_NO) -> list[str]:
+        classes = self.table.classes
+        return [classes[c] for c in out_NO.argmax(1)] if classes else [f"{y:.6g}" for y in self.scaled.target(out_NO)]
 
     def _effective_keys(self, params, model_state, place) -> float:
-        """1 / Σ_j w_ij², mean over queries, heads and layers, of training rows among themselves: how many keys a query reads."""
-        layers = [trace_weights(trace) for trace, *_ in self.traces(params, model_state, place, most=READ).values()]
-        return float(np.mean([1 / jnp.maximum(jnp.square(weights_BHQS).sum(-1), 1e-9) for weights_BHQS in layers]))
+        """1 / Σ_j w_ij², mean over queries that read any key, heads and layers: how many keys a training row reads."""
+        layers = self.traces(params, model_state, place, most=READ).values()
+        squares = np.stack([np.square(trace_weights(trace, rows=(0, len(rows)))).sum(-1) for trace, rows, _ in layers])
+        return float(np.mean(1 / squares[squares > 0])) if squares.any() else 0.0
 
     def traces(self, params, model_state, place, most: int = SHOWN) -> dict:
-        """By layer, what weights can be recomputed from, and the names of queries and keys: at most so many training rows."""
+        """By layer, what weights can be recomputed from, of all rows that are read; and the names of the first ones.
+
+        Those are training rows in the order of their features, all or evenly spaced ones, at most so many.
+        """
         del model_state
-        scaled = self.scaled
-        rows = scaled.split.train
-        rows = rows[np.lexsort(self.table.x_NF[rows].T[::-1])]
-        rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
-        names = [f"{self.table.x_NF[i, 0]:.4g}" for i in rows]
-        all_ = np.ones(len(rows), bool)
-        batch = _placed(tables.rows(scaled.x[rows], scaled.y[rows], all_, all_), place)
-        inputs = batch["x"], batch["y"], batch["known"], batch["read"]
-        traced = self._trace({"params": params}, *inputs)[1]["trace"]
+        scaled, train = self.scaled, self.scaled.split.train
+        ordered = train[np.lexsort(self.table.x_NF[train].T[::-1])]
+        first = ordered[np.linspace(0, len(train) - 1, min(most, len(train))).round().astype(int)]
+        names = [f"{self.table.x_NF[i, 0]:.4g}" for i in first]
+        batch, rows = tables.sequence(scaled, reads_all=self._reads_all)
+        order = np.concatenate([np.searchsorted(rows, first), np.flatnonzero(~np.isin(rows, first))])
+        _, traced = self._traced(params, {name: array[order] for name, array in batch.items()}, place)
         layers = {"smoother": traced} if "score" in traced else {k: v["self_attention"] for k, v in sorted(traced.items())}
         return {name: (trace, names, names) for name, trace in layers.items()}
 
@@ -198,42 +213,40 @@ class Task:
         paths, scaled, table = [], self.scaled, self.table
         if len(table.features) == 1 and not table.classes:
             paths.append(folder / "fit.png")
-            rows, names = scaled.split.train, (table.features[0], table.target)
-            curves = {type(self.model).__name__: self._fit(params, scaled, place)}
-            smoothing.fits(paths[0], table.x_NF[rows, 0], table.y_N[rows], curves, names=names, title="training rows and fit")
+            given = table.x_NF[scaled.split.train, 0], table.y_N[scaled.split.train], *self._fit(params, scaled, place)
+            smoothing.fit(paths[0], *given, names=(table.features[0], table.target), truth=self._truth)
         for name, (trace, queries, keys) in self.traces(params, model_state, place).items():
             paths.append(folder / f"{name}.png")
-            heatmaps.draw(
-                paths[-1], np.asarray(trace_weights(trace))[0], queries, keys, title=f"{name}: rows by {table.features[0]}"
-            )
+            weights_HQS = np.asarray(trace_weights(trace, rows=(0, len(queries))))[0, :, :, : len(keys)]
+            title = f"{name}: {len(keys)} of {len(scaled.split.train)} training rows, by {table.features[0]}"
+            heatmaps.draw(paths[-1], weights_HQS, queries, keys, title=title)
         return paths
 
     def _fit(self, params, scaled: Scaled, place):
         """(x, fit, low, high) along the one feature, in its units; low and high are None where targets are not smoothed.
 
-        The band is ± 1.96 √(Σ_j w_ij² r_j²), r_j the leave-one-out residual of row j: of the fit, not of new rows.
+        The band is ± 1.96 √(Σ_j w_ij² r_j²), r_j the leave-one-out residual of row j: of the fit, not of new rows. Where no row is
+        in the kernel's reach there is no fit, NaN.
         """
         rows, x_NF = scaled.split.train, np.linspace(scaled.x.min(), scaled.x.max(), GRID)[:, None]
-        batch, asked, of_training = self._asked(scaled, x_NF)
-        inputs = [_placed(batch, place)[name] for name in ("x", "y", "known", "read")]
-        out, traced = self._trace({"params": params}, *inputs)
-        back = lambda y: y * scaled.y_scale[0] + scaled.y_mean[0]
-        x_N, y_N = x_NF[:, 0] * scaled.x_scale[0] + scaled.x_mean[0], np.asarray(out)[0, asked, 0]
-        if "score" not in traced["trace"]:
-            return x_N, back(y_N), None, None
-        weights_QS = np.asarray(trace_weights(traced["trace"], rows=(len(batch["x"]) - GRID, GRID)))[0, 0]
+        batch, places = tables.sequence(scaled, x_NF, reads_all=self._reads_all)
+        out_NO, traced = self._traced(params, batch, place)
+        x_N, y_N = x_NF[:, 0] * scaled.x_scale[0] + scaled.x_mean[0], out_NO[places < 0, 0]
+        if "score" not in traced:
+            return x_N, scaled.target(y_N[:, None]), None, None
+        weights_QS = np.asarray(trace_weights(traced, rows=(len(batch["x"]) - GRID, GRID)))[0, 0]
+        y_N = np.where(weights_QS.any(1), y_N, np.nan)
         residual_N = np.zeros(weights_QS.shape[1])
-        residual_N[of_training] = np.asarray(out)[0, of_training, 0] - scaled.y[rows, 0]
+        residual_N[batch["known"]] = out_NO[batch["known"], 0] - scaled.y[rows, 0]
         reach_N = 1.96 * np.sqrt(np.square(weights_QS) @ np.square(residual_N))
-        return x_N, back(y_N), back(y_N - reach_N), back(y_N + reach_N)
+        return x_N, *(scaled.target(y_N[:, None]) for y_N in (y_N, y_N - reach_N, y_N + reach_N))
 
     def _forward(self, params, batch, key, hypers):
         """Predictions (1, N, O) of all rows of a batch; without a key, no dropout."""
         noise, rngs = None, None
         if key is not None:
             noise, rngs = Noise(hypers["dropout"], hypers["attention_dropout"], batch["id"]), {"dropout": key}
-        inputs = batch["x"], batch["y"], batch["known"], batch["read"], noise
-        return self.model.apply({"params": params}, *inputs, rngs=rngs)
+        return self.model.apply({"params": params}, *(batch[name] for name in INPUTS), noise, rngs=rngs)
 
     def _loss(self, out_BNO, y_BNO):
         """Of each row: the squared error, or −log of the probability of its class; float32."""
@@ -245,50 +258,43 @@ class Task:
         return -(jax.nn.log_softmax(out_BNO) * y_BNO).sum(-1)
 
     @property
-    def _reads_all(self) -> bool:
-        return self.config.protocol == "authors" or self.config.setting == "transductive"
-
-    @property
     def scaled(self) -> Scaled:
         """The split of this run, and its columns as they are learned from."""
         return self._of_seed(self.seed)
 
     def _scaled(self, seed: int) -> Scaled:
-        """The split of a seed, and columns scaled by its training rows; the authors' sets are scaled already."""
+        """The split of a seed, and columns as the protocol scales them."""
         authors = self.config.protocol == "authors"
         split = tables.split(self.table, seed, 0.0 if authors else self.config.validation, self.config.test)
-        return tables.scaled(self.table, split._replace(validation=split.test) if authors else split, as_it_is=authors)
+        return tables.scaled(self.table, split._replace(validation=split.test) if authors else split, to_range=authors)
 
     def _training(self, seed: int) -> dict[str, np.ndarray]:
         """What a training sequence is made of, by row."""
         scaled = self._of_seed(seed)
-        rows = np.arange(len(scaled.x)) if self._reads_all else scaled.split.train
-        known = np.isin(rows, scaled.split.train)
-        more = {"trained": known.astype(np.float32), "tested": np.isin(rows, scaled.split.test).astype(np.float32)}
-        more["scale"] = np.full(len(rows), scaled.y_scale[0], np.float32)
-        return tables.rows(scaled.x[rows], scaled.y[rows], known, np.ones(len(rows), bool)) | more
-
-    def _asked(self, scaled: Scaled, x_NF) -> tuple[dict, slice, np.ndarray]:
-        """(a batch of rows that may be read and of those that are asked for, places of the latter, and of the training rows)."""
-        rows = np.arange(len(scaled.x)) if self._reads_all else scaled.split.train
-        n, known = len(rows), np.isin(rows, scaled.split.train)
-        x = np.concatenate([scaled.x[rows], x_NF])
-        y = np.concatenate([scaled.y[rows], np.zeros((len(x_NF), scaled.y.shape[1]))])
-        own = np.zeros(len(x_NF), bool)
-        made = tables.rows(x, y, np.concatenate([known, own]), np.concatenate([np.ones(n, bool), own | self._reads_all]))
-        return made, slice(n, None), np.flatnonzero(known)
+        made, rows = tables.sequence(scaled, reads_all=self._reads_all)
+        more = {
+            "trained": made["known"],
+            "tested": np.isin(rows, scaled.split.test),
+            "scale": np.full(len(rows), scaled.y_scale[0]),
+        }
+        return made | {name: value.astype(np.float32) for name, value in more.items()}
 
     def _predicted(self, params, scaled: Scaled, x_NF, place, split: str | None = None):
-        """Predictions (N, O) of rows, and of the training rows; `split`: of which these are the rows, which may be read already."""
-        if split is None or not self._reads_all:
-            batch, asked, of_training = self._asked(scaled, x_NF)
-        else:
-            batch, _, of_training = self._asked(scaled, x_NF[:0])
-            asked = getattr(scaled.split, split)
-        out_NO = np.asarray(self._apply(params, _placed(batch, place)), np.float64)[0]
-        return out_NO[asked], out_NO[of_training]
+        """Predictions (N, O) of rows, those of the training rows, and (N,) which of the former have no known row in reach.
 
+        Where that is so, the prediction is the mean of the training targets. `split`: of which these are the rows, if of any.
+        """
+        there = split is not None and (self._reads_all or split == "train")  # they are read already
+        batch, rows = tables.sequence(scaled, () if there else x_NF, reads_all=self._reads_all)
+        asked = np.isin(rows, getattr(scaled.split, split)) if there else rows < 0
+        out_NO, traced = self._traced(params, batch, place)
+        alone_N = np.isneginf(traced["log_normaliser_BHQ"])[0, 0] if "score" in traced else np.zeros(len(rows), bool)
+        out_NO = np.where(alone_N[:, None], scaled.y[scaled.split.train].mean(0), out_NO)
+        return out_NO[asked], out_NO[batch["known"]], alone_N[asked]
 
-def _placed(arrays: dict[str, np.ndarray], place) -> dict:
-    """One sequence, as often as there are devices that want rows of their own."""
-    return place({name: np.repeat(array[None], place.multiple, 0) for name, array in arrays.items()})
+    def _traced(self, params, batch: dict[str, np.ndarray], place) -> tuple[np.ndarray, dict]:
+        """(N, O) of a sequence, in float64, and its trace."""
+        # As often as there are devices that want rows of their own.
+        placed = place({name: np.repeat(array[None], place.multiple, 0) for name, array in batch.items()})
+        out_BNO, traced = self._trace({"params": params}, *(placed[name] for name in INPUTS))
+        return np.asarray(out_BNO, np.float64)[0], traced["trace"]

@@ -79,7 +79,7 @@ class Hypers(tasks.Hypers):
 class Task:
     """The translation task, see `tasks`."""
 
-    mode = "max"
+    mode, fixed = "max", ()
 
     def __init__(self, settings, vocabulary: Subwords, pairs: dict | None = None):
         self.config, self.data, self.seed = settings.task, settings.data, settings.run.seed

@@ -1,5 +1,6 @@
 """What can be asked of a workdir: is it started, is it finished, how good is it, what does it answer."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -106,6 +107,10 @@ class Loaded:
         like = _shapes(self.task, self.settings)
         if changes:
             _, trained = workdir_lib.open_for_reading(workdir)
+            for name in self.task.fixed:
+                now, then = (functools.reduce(getattr, name.split("."), settings) for settings in (self.settings, trained))
+                if now != then:
+                    raise InputError(f"--change={name}={now}, which the run was trained with as {then}; expected it unchanged")
             if _shapes(_task(self.workdir, trained), trained).params != like.params:
                 raise InputError(f"--change={' --change='.join(changes)} asks for other parameters than those that were trained")
         state = checkpoints.restore_newest(like, first=checkpoints.best_step()).state

@@ -48,7 +48,7 @@ class Width:
 
 @dataclasses.dataclass(frozen=True)
 class Config(Width):
-    """Kernel and width, see `Width`; widths are in units of d^¼, in which the dot product's is 1.
+    """Kernel and width, see `Width`; widths but those of a rule are in units of d^¼, in which the dot product's is 1.
 
     `magnitude`: of keys, ‖k‖_p² ("squared") or ‖k‖_p^p ("p") over 2√d, or none. `p`: at least 1; `learn_p` starts from there.
     `magnitude_dropout`: in training, that share of the keys of a head has magnitude 1.
@@ -106,10 +106,11 @@ def score(layer: nn.Module, mask, *, unit: float, in_cache: bool, magnitude: Mag
         width_H = jnp.exp(layer.param("log_width", initial, (layer.heads,) if config.per_head else ()))
     adapt = None
     if config.rule != "none":
-        if in_cache or (mask is not None and (mask.causal or mask.window is not None or mask.q_segments is not None)):
+        hides = mask is not None and (mask.causal or not (mask.window is mask.q_segments is mask.dense is None))
+        if in_cache or hides:
             raise InputError(
                 f"variant.rule is {config.rule!r}, which reads all keys, in attention that may not see them all (causal, packed, "
-                "or from a cache); expected 'none' there"
+                "by a dense mask, or from a cache); expected 'none' there"
             )
         valid_BS = None if mask is None or mask.k_valid is None else mask.k_valid.astype(jnp.float32)
         adapt = Adapt(config.rule, config.neighbours, valid_BS)

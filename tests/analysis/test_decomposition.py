@@ -4,12 +4,13 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from attention_variants.analysis.decomposition import decompose
+from attention_variants.analysis.decomposition import decompose, distances
 from attention_variants.errors import InputError
-from attention_variants.models.heads import trace_weights
+from attention_variants.models.heads import MultiHeadAttention, trace_weights
 from attention_variants.train import runs
 
 
@@ -24,18 +25,45 @@ def test_the_product_of_the_parts_is_the_weight(traces):
     assert len(traces) == 3
     for trace, *_ in traces.values():
         parts = decompose(trace)
-        product = parts.similarity_BHQS * parts.magnitude_BHS[:, :, None]
-        seen = product.sum(-1, keepdims=True)
-        np.testing.assert_allclose(product / np.where(seen > 0, seen, 1), trace_weights(trace), atol=1e-6)
+        np.testing.assert_allclose(product_of(parts), trace_weights(trace), atol=1e-6)
         np.testing.assert_allclose(parts.weights_BHQS, trace_weights(trace), atol=1e-6)
+        few = decompose(trace, rows=2)
+        np.testing.assert_allclose(few.weights_BHQS, parts.weights_BHQS[:, :, :2], rtol=1e-9)
         q, k = (np.asarray(trace[name], np.float64) for name in ("queries", "keys"))
         for h in range(q.shape[2]):
             distance = ((q[0, :, None, h] - k[0, None, :, h]) ** 2).sum(-1)
-            kernel = np.where(parts.similarity_BHQS[0, h] > 0, np.exp(-distance / (2 * np.sqrt(q.shape[-1]))), 0)
-            np.testing.assert_allclose(parts.similarity_BHQS[0, h], kernel / kernel.max(), rtol=1e-6)
+            found = np.exp(parts.log_similarity_BHQS[0, h])
+            kernel = np.where(found > 0, np.exp(-distance / (2 * np.sqrt(q.shape[-1]))), 0)
+            np.testing.assert_allclose(found, kernel / kernel.max(), rtol=1e-6)
             growth = np.exp((k[0, :, h] ** 2).sum(-1) / (2 * np.sqrt(q.shape[-1])))
-            found = parts.magnitude_BHS[0, h]
+            found = np.exp(parts.log_magnitude_BHS[0, h])
             np.testing.assert_allclose(found[found > 0], (growth / growth[found > 0].max())[found > 0], rtol=1e-6)
+
+
+def product_of(parts):
+    """exp(log similarity + log magnitude) over its sum."""
+    logits = parts.log_similarity_BHQS + parts.log_magnitude_BHS[:, :, None]
+    product = np.exp(logits - np.maximum(logits.max(-1, keepdims=True), -1e300))
+    return product / np.maximum(product.sum(-1, keepdims=True), 1e-300)
+
+
+@pytest.mark.parametrize("variant", ["standard", "rbf"])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_large_logits_and_rotated_keys_have_parts_too(rotary, variant):
+    """Of logits in the hundreds, where similarities alone are all but 0."""
+    x = 30 * jax.random.normal(jax.random.key(0), (2, 11, 12))
+    module = MultiHeadAttention(2, variant=variant, rotary=rotary)
+    variables = module.init(jax.random.key(1), x)
+    trace = module.apply(variables, x, mutable=["trace"])[1]["trace"]
+    parts = decompose(trace)
+    np.testing.assert_allclose(product_of(parts), parts.weights_BHQS, atol=1e-12)
+    np.testing.assert_allclose(parts.weights_BHQS, trace_weights(trace), atol=1e-4)  # which are of float32 logits
+    near = np.exp(-np.square(np.float64(distances(trace))) / (2 * np.sqrt(6)))
+    np.testing.assert_allclose(near, np.exp(parts.log_similarity_BHQS + _top(near)), atol=1e-3)
+
+
+def _top(near_BHQS):
+    return np.log(near_BHQS.max((2, 3), keepdims=True))
 
 
 def test_a_bias_is_refused(traces):

@@ -42,6 +42,9 @@ def test_classes_are_words():
         ("a,b\n1,2\n1,3\n", {"target": "a"}, "the target 'a' of f is the same in all 2 rows"),
         ("a\n1\n2\n", {"target": "a"}, "no column for features"),
         ("a,b\n1,2\n", {"target": "a"}, "f has 1 rows; expected at least 2"),
+        ("a,a,b\n1,2,3\n4,5,6\n", {"target": "b"}, "f has two columns 'a'; expected a name of its own for each"),
+        (TEXT, {"target": "a", "features": ("a", "b")}, "'a' of f is the target and among the features"),
+        ('a,b\n1,"2\n' + "3,4\n" * 40_000, {"target": "a"}, "f cannot be read as separated values: field larger"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text, given, sentence):
@@ -82,7 +85,9 @@ def test_scales_are_of_the_training_rows_alone():
     scaled = tables.scaled(table, split)
     assert scaled.x.tolist() == [[-1, 0], [1, 0], [98, 0]]
     assert scaled.y[:, 0].tolist() == [-1, 1, 98]
-    assert tables.scaled(table, split, as_it_is=True).x.tolist() == x.tolist()
+    np.testing.assert_allclose(tables.scaled(table, split, to_range=True).x[:, 0], [-1, 2 * 2 / 99 - 1, 1])
+    assert not tables.scaled(table, split, to_range=True).x[:, 1].any()
+    assert scaled.target(scaled.y).tolist() == x[:, 0].tolist()
 
 
 def test_a_batch_is_the_whole_or_rows_of_the_epoch():

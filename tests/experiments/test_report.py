@@ -1,5 +1,6 @@
 """Laws of tables and pages: they say the numbers of the runs, and what a reader must know to believe them."""
 
+import dataclasses
 import html
 import io
 import json
@@ -67,6 +68,25 @@ def test_a_table_is_the_statistics_of_the_seeds(found, values):
             assert line.p_holm == pytest.approx(p[i - 1])
     assert np.isnan(cells.difference[0])
     assert cells.paper.tolist()[2] == 25.8
+
+
+def test_other_numbers_have_means_and_no_test(found, values):
+    """Beside the metric, in the table and in every format; a peer that does not know them has none."""
+    ablation = dataclasses.replace(ABLATION, also=("validation.loss",), peers={"theirs": None})
+    for i, line in enumerate(found):
+        line["metrics"]["validation"]["loss"] = float(i)
+    peers = [row({"peer": "theirs"}, seed, 1.0) for seed in range(SEEDS)]
+    for line in peers:
+        del line["metrics"]["validation"]
+    results = tables.results(ablation, found + peers, SEEDS)
+    for i, line in enumerate(results.cells.to_dict("records")[:3]):
+        losses = [float(SEEDS * i + seed) for seed in range(SEEDS)]
+        assert tuple(line[name] for name in tables.ends("validation.loss")) == pytest.approx(mean(losses))
+    assert np.isnan(results.cells["validation.loss"][3])
+    plain = tables.results(dataclasses.replace(ablation, also=()), found + peers, SEEDS)
+    pd.testing.assert_frame_equal(results.cells[plain.cells.columns], plain.cells)
+    module = SimpleNamespace(ABLATION=ablation, __doc__="What?")
+    assert "7.0 ± 2.0" in written.lines(module, results)[1][written.header(module, results).index("validation.loss")]
 
 
 def test_the_order_of_rows_changes_nothing(found):

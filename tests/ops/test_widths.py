@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from cases.variants import B, H, K, S, draw, finite
 
+from attention_variants import variants
 from attention_variants.ops import widths
 from attention_variants.ops.widths import RULES, Adapt
+from attention_variants.variants import rbf
 
 VALID = np.arange(S) != np.array([[1], [3]])
 
@@ -44,6 +46,30 @@ def test_keys_that_coincide_have_a_width(rule):
         assert finite((found, grads))
         assert not grads.any()
         assert (Adapt(rule, neighbours=1)(k) > 0).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("valid", [VALID, np.zeros((B, S), bool)])
+def test_padding_may_be_far_away(rule, valid):
+    """So far that its density is 0; or everywhere."""
+    near = draw(2, B, S, H, K)
+    far = jnp.where(valid[..., None, None], near, 200.0 + 50 * near)
+    found = Adapt(rule, valid_BS=jnp.asarray(valid, jnp.float32))(far)
+    assert finite(found)
+    assert (found > 0).all()
+    if valid.any():
+        other = Adapt(rule, valid_BS=jnp.asarray(valid, jnp.float32))(near)
+        np.testing.assert_allclose(np.asarray(found)[valid], np.asarray(other)[valid], rtol=1e-5)
+
+
+def test_the_nearest_neighbour_is_as_far_as_the_kernel_reaches():
+    """Whatever the number of dimensions, and whatever the variant measures other widths in."""
+    neighbours = 3
+    k = draw(2, 1, 53, 1, 16)
+    config = rbf.Config(kernel="boxcar", rule="nearest", neighbours=neighbours, width=1.0001)
+    score = variants.layer(config, heads=1, size=16).apply({}, k, k, None)
+    reached = np.isfinite(score.logits(score.prepare_queries(k), score.prepare_keys(k)))[0, 0].sum(0)
+    assert reached.tolist() == [1 + neighbours] * 53  # itself among them
 
 
 def test_a_rule_reads_keys_in_parts(monkeypatch):

@@ -9,7 +9,9 @@ import pytest
 
 from attention_variants import tasks
 from attention_variants.data import downloads
+from attention_variants.errors import InputError
 from attention_variants.models import kernel_smoother
+from attention_variants.models.heads import trace_weights
 from attention_variants.train import loop, runs
 from attention_variants.train import settings as settings_lib
 from attention_variants.train.devices import connect
@@ -120,7 +122,7 @@ def test_what_a_prediction_may_depend_on(variant, setting, configured, place):
 
     def predicted(**changes):
         given = scaled._replace(**changes)
-        return task._predicted(params, given, given.x[rows], place, split="test")
+        return task._predicted(params, given, given.x[rows], place, split="test")[:2]
 
     base, base_training = predicted()
     y = scaled.y.copy()
@@ -177,6 +179,44 @@ def test_lanes_have_splits_of_their_own(configured, tmp_path):
     assert alone.results["test"]["rmse"] == pytest.approx(found[2], rel=1e-4)
 
 
+@pytest.mark.parametrize("pieces", ["", "variant=rbf", "protocol=authors,variant=standard"])
+def test_what_is_drawn_is_what_was_trained(pieces, configured, place):
+    """The weights of the rows that a picture shows, over all rows that are read, make the model's own predictions of them."""
+    changes = {"data.rows": 60} if pieces else {"data.rows": 60, "variant.rule": "nearest", "variant.width": 1.0}
+    task = tasks.load("regression").Task.new(settings_lib.parse(configured(pieces, **changes)))
+    (params, _), scaled, train = task.init(jax.random.key(0)), task.scaled, task.scaled.split.train
+    (trace, queries, keys), *_ = task.traces(params, {}, place).values()
+    weights_QS = np.asarray(trace_weights(trace, rows=(0, 24)))[0, 0]
+    np.testing.assert_allclose(weights_QS.sum(-1), 1, rtol=1e-5)
+    assert weights_QS.shape == (24, 60 if "authors" in pieces else len(train))
+    assert queries == keys == sorted(queries, key=float)
+    if not pieces:  # rows of the textbook's table are in the order of their feature
+        order = np.linspace(0, len(train) - 1, 24).round().astype(int)
+        y = scaled.y[train][np.concatenate([order, np.delete(np.arange(len(train)), order)]), 0]
+        _, of_training, _ = task._predicted(params, scaled, scaled.x[scaled.split.test], place, split="test")
+        np.testing.assert_allclose(weights_QS @ y, of_training[order, 0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("setting", ["inductive", "transductive"])
+def test_training_rows_are_judged_without_themselves(setting, configured, place):
+    """By any setting, when they are asked for as a split; and all of a uci table is in [−1, 1] for the authors."""
+    config = configured("", **{"data.rows": 60, "variant.width": 0.005, "variant.learn_width": False, "task.setting": setting})
+    task = tasks.load("regression").Task.new(settings_lib.parse(config))
+    numbers, _ = task.evaluate(*task.init(jax.random.key(0)), "train", place)
+    assert numbers["rmse"] == numbers["train_rmse"] > 0.3
+    authors = tasks.load("regression").Task.new(settings_lib.parse(configured("protocol=authors")))
+    assert (authors.scaled.x.min(), authors.scaled.x.max()) == (-1, 1)
+
+
+def test_a_trained_split_is_the_split_for_good(configured, tmp_path):
+    """Rows that were trained on are never asked for as test rows."""
+    loop.train(configured("", **{"data.rows": 60}), tmp_path / "w", quiet=True)
+    for change, was in (("run.seed=1", 0), ("task.test=0.5", 0.1), ("task.protocol=authors", "clean")):
+        with pytest.raises(InputError, match=f"--change={change}, which the run was trained with as {was}"):
+            runs.Loaded(tmp_path / "w", print, [change])
+    assert runs.Loaded(tmp_path / "w", print, ["model.route=blockwise", "run.seed=0"]).evaluate("test")
+
+
 @pytest.mark.parametrize("model", ["kernel_smoother", "row_transformer"])
 def test_classes_are_learned_saved_and_asked_for(model, configured, tmp_path):
     """Two half moons, told apart by either model; a workdir is all that its answers need."""
@@ -198,6 +238,31 @@ def test_classes_are_learned_saved_and_asked_for(model, configured, tmp_path):
     assert loaded.predict(["0.0,1.0", "1.0,-0.6"])[0] == ["up", "down"]
     wanted = json.loads((tmp_path / "w" / "results.json").read_text())["test"]
     assert loaded.evaluate("test") == pytest.approx(wanted, rel=1e-5)
+    file.write_text("a,b,moon\n" + "\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="protocol is authors, which is of numbers"):
+        loop.train(configured("data=csv_file,protocol=authors", **changes), tmp_path / "other", quiet=True)
+
+
+@pytest.mark.parametrize("rule", ["none", "abramson", "nearest"])
+def test_a_row_that_nothing_is_near_gets_the_mean_and_a_remark(rule, configured, tmp_path):
+    """Far away, whatever else is asked for beside it; and what is reported knows of rows without neighbours."""
+    width = 0.05 if rule == "none" else 1.0
+    changes = {"variant.kernel": "boxcar", "variant.width": width, "variant.learn_width": False, "variant.rule": rule}
+    loop.train(configured("", **changes, **{"data.rows": 60}), tmp_path / "w", quiet=True)
+    loaded = runs.Loaded(tmp_path / "w", tell=print)
+    near = loaded.predict(["2.5"])
+    answers, remarks = loaded.predict(["2.5", "3000"])
+    assert answers[0] == near[0][0]
+    scaled = loaded.task.scaled
+    assert float(answers[1]) == pytest.approx(loaded.task.table.y_N[scaled.split.train].mean(), rel=1e-4)
+    assert f"(first: line {2 - len(near[1])}); the answer there is the mean of all training rows" in remarks[0]
+    numbers = loaded.evaluate("test")
+    assert 1 <= numbers["effective_keys"] <= 60
+    x = loaded.task.scaled.x[:, 0]
+    distance = abs(x[scaled.split.test][:, None] - x[scaled.split.train])
+    assert rule != "none" or numbers["alone"] == np.mean((distance >= 0.05).all(1)) > 0
+    curve = loaded.task._fit(loaded.params, scaled, loaded.place)
+    assert np.isnan(curve[1]).any() == np.isnan(curve[2]).any() == (rule == "none")
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "triangular", "constant"])
@@ -218,13 +283,12 @@ BAD = {
     "no path": ("data=csv_file", {}, "data.path is not set"),
     "an unknown set": ("data=uci,set=concret", {}, "concret"),
     "rows of a whole": ("protocol=authors", {"task.rows": 5}, "expected 0"),
+    "parts of a whole": ("", {"optimizer.accumulate": 2}, "optimizer.accumulate is 2; a table is one sequence, expected 1"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_mistake_is_one_sentence(case, configured, tmp_path):
-    from attention_variants.errors import InputError
-
     pieces, changes, sentence = BAD[case]
     with pytest.raises(InputError) as caught:
         loop.train(configured(pieces, **changes), tmp_path / "w", quiet=True)
