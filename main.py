@@ -25,7 +25,7 @@ flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do
 flags.DEFINE_multi_string(
     "change", [], "Setting that --mode=evaluate or predict uses in place of the run's own, task.beams=4 say. May be repeated."
 )
-flags.DEFINE_string("split", "test", "Split that --mode=evaluate scores.")
+flags.DEFINE_string("split", None, "Split that --mode=evaluate scores: test by default, validation where there is none.")
 flags.DEFINE_string("input", "-", "File with one sentence per line, for --mode=predict; - is standard input.")
 flags.DEFINE_bool("multihost", False, "One run over many hosts: calls jax.distributed.initialize() before anything else.")
 

@@ -19,6 +19,7 @@ from experiments import sweep
 from experiments.sweep import Cell, Sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
+TINY = " (tiny)"  # after the name of what shows nothing
 
 
 @dataclasses.dataclass(frozen=True)

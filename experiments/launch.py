@@ -83,7 +83,9 @@ def main() -> None:
             launched = {"experiment": name, "file": module.__file__, "tiny": options.tiny, "seeds": options.seeds}
             write_json(workdir / "experiment.json", launched | {"again": options.again})
         waiting = [run for run in plan if not runs.finished(run.workdir) and not rows.holding(held, run)]
-        console.print(f"{name}: {len(plan)} runs, {len(plan) - len(waiting)} of them done already", markup=False)
+        kept = sum(not runs.finished(run.workdir) and bool(rows.holding(held, run)) for run in plan)
+        on_file = f", {kept} of those on file in experiments/results (--again runs them anew)" * bool(kept)
+        console.print(f"{name}: {len(plan)} runs, {len(plan) - len(waiting)} of them done already{on_file}", markup=False)
         if waiting:
             shown = [run for run in plan if runs.finished(run.workdir) or not rows.holding(held, run)]
             with Board(ablation, shown, console) as board:
@@ -97,7 +99,7 @@ def main() -> None:
         console.print(f"{kept} rows in {rows.path(name)}", markup=False)
     from experiments import report  # pandas and scipy take a second to import, and no run needs them
 
-    report.show(name, module, plan, held, folder=workdir)
+    report.show(name + ablations.TINY * options.tiny, module, plan, held, folder=workdir)
     if failures:
         sys.exit(1)
     return None
@@ -110,8 +112,7 @@ def check(workdir: pathlib.Path, name: str, tiny: bool) -> None:
             return
         found = ablations.of_workdir(workdir)
     if (found["experiment"], found["tiny"]) != (name, tiny):
-        of = lambda name, tiny: name + " (tiny)" * tiny
-        theirs, ours = of(found["experiment"], found["tiny"]), of(name, tiny)
+        theirs, ours = found["experiment"] + ablations.TINY * found["tiny"], name + ablations.TINY * tiny
         raise InputError(f"{workdir} holds the runs of {theirs}, not of {ours}; expected another --workdir")
 
 

@@ -23,8 +23,9 @@ FLAGS = flags.FLAGS
 
 
 def of(module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | None) -> tuple[list[dict], tables.Results | None]:
-    """(rows, table) of the finished runs of a plan and of rows on file; None where there are none."""
-    found = [row for run in plan if (row := rows.of(run) or rows.holding(held, run))]
+    """(rows, table) of the finished runs of a plan and of rows on file, without a folder of the latter alone; None of none."""
+    own = rows.of if folder else lambda run: None
+    found = [row for run in plan if (row := own(run) or rows.holding(held, run))]
     peers = rows.of_peers(module.ABLATION, plan, folder) if folder else []
     asked = [(row["cell"], row["seed"]) for row in peers]
     names = [{"peer": name} for name in module.ABLATION.peers]
@@ -32,7 +33,11 @@ def of(module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | 
     if not found:
         return found, None
     seeds = len({run.seed for run in plan})
-    return found, tables.with_sentences(tables.results(module.ABLATION, found, seeds), module.ABLATION, plan)
+    results = tables.results(module.ABLATION, found, seeds)
+    if held and not any(own(run) for run in plan):
+        file = rows.path(module.__name__.rpartition(".")[2]).name
+        results.method.insert(0, f"Made from the rows in experiments/results/{file}; a launch with --again runs them anew.")
+    return found, tables.with_sentences(results, module.ABLATION, plan) if folder else results
 
 
 def show(name: str, module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | None) -> None:
@@ -61,6 +66,7 @@ def main() -> None:
         name, module = ablations.load(found["file"])
         plan = ablations.plan(module.ABLATION, folder, found["seeds"], found["tiny"])
         held = [] if found["tiny"] or found["again"] else rows.committed(name)
+        name += ablations.TINY * found["tiny"]
     else:
         name, module = ablations.load(options.experiment)
         held, folder = rows.committed(name), None

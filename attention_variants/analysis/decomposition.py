@@ -20,7 +20,7 @@ from attention_variants.figures import smoothing
 from attention_variants.ops.kernels import squared_distance
 from attention_variants.ops.rotary import Rotary
 from attention_variants.train import runs
-from attention_variants.train.cli import fail
+from attention_variants.train.cli import fail, prepare
 
 
 class Parts(NamedTuple):
@@ -92,6 +92,7 @@ def distances(trace: dict, rows: int | None = None) -> np.ndarray:
 
 def main(arguments: list[str]) -> None:
     del arguments
+    prepare()
     try:
         if not flags.FLAGS.workdir:
             raise InputError("--workdir is missing; expected the folder of a training run")

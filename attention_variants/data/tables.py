@@ -142,6 +142,8 @@ def read_csv(
 
 def numbers(lines: Sequence[str], features: Sequence[str]) -> np.ndarray:
     """(N, F): a row for each line of numbers with commas between. Raises InputError as `read_csv`."""
+    if lines and [cell.strip() for cell in lines[0].split(",")] == list(features):
+        raise InputError("line 1 names the columns; expected rows alone, numbers in this order")
     found = np.empty((len(lines), len(features)))
     for i, line in enumerate(lines):
         cells = line.split(",")

@@ -28,7 +28,7 @@ def read_lines(path: str | pathlib.Path) -> list[str]:
 def split_lines(raw: bytes, name: str) -> list[str]:
     """The lines of UTF-8 bytes; `name` is what messages call them. Raises InputError as `read_lines`."""
     if not raw.strip():
-        raise InputError(f"{name} is empty; expected one sentence per line")
+        raise InputError(f"{name} is empty; expected lines")
     lines = []
     for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n"), start=1):
         try:

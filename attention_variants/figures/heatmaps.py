@@ -36,7 +36,9 @@ def draw(path: pathlib.Path, weights_HQS: np.ndarray, queries: Sequence[str], ke
     for weights_QS, (top, left) in zip(weights_HQS, corners, strict=True):
         mosaic[top : top + len(queries), left : left + len(keys)] = weights_QS
 
-    figure = Figure(figsize=(1.6 + 0.17 * mosaic.shape[1], 0.9 + 0.17 * mosaic.shape[0]), layout="constrained")
+    room = lambda names: 0.07 * max(map(len, names))  # inches
+    size = (2.0 + room(queries) + 0.17 * mosaic.shape[1], 1.0 + room(keys) + 0.17 * mosaic.shape[0])
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     panel = figure.subplots()
     image = panel.imshow(mosaic, cmap="magma", vmin=0.0, vmax=max(float(np.max(weights_HQS)), 1e-9))
@@ -49,7 +51,7 @@ def draw(path: pathlib.Path, weights_HQS: np.ndarray, queries: Sequence[str], ke
     panel.set_frame_on(False)
     panel.set(xlabel="keys", ylabel="queries")
     panel.set_title(title, fontsize=11)
-    figure.colorbar(image, ax=panel, shrink=0.6, label="weight")
+    figure.colorbar(image, ax=panel, shrink=0.8, label="weight")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

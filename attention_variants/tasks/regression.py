@@ -111,7 +111,7 @@ class Task:
         split, table = self.scaled.split, self.table
         what = f"a class of {len(table.classes)}" if table.classes else "a number"
         rows = f"{len(split.train):,} rows for training, {len(split.validation):,} validation, {len(split.test):,} test"
-        said = f"{table.target}, {what}, from {len(table.features)} feature(s); {rows}"
+        said = f"{table.target!r}, {what}, from {len(table.features)} feature{'s' * (len(table.features) > 1)}; {rows}"
         if self.config.protocol == "authors":
             said += "; authors' protocol: test rows are those for validation too, and rmse_best is chosen on them, which flatters"
         return said
@@ -144,7 +144,7 @@ class Task:
     def evaluate(self, params, model_state, split, place) -> tuple[dict, list[dict[str, str]]]:
         """The metric and its kin on a split, in units of the target; of the training rows each is predicted from the others.
 
-        `train_rmse` is of those; `alone` the share of rows that have no training row in the kernel's reach.
+        `train_rmse` is of those; `without_neighbours` the share of rows with no training row in reach of the kernel.
         """
         scaled, table = self.scaled, self.table
         rows, train = getattr(scaled.split, split), scaled.split.train
@@ -160,7 +160,7 @@ class Task:
             numbers |= {"r2": float(1 - np.mean(errors**2) / spread), "train_rmse": float(np.sqrt(np.mean(known**2)))}
             references = [f"{y:.6g}" for y in table.y_N[rows]]
         if hasattr(self.model, "smooths"):
-            numbers["alone"] = float(np.mean(alone_N))
+            numbers["without_neighbours"] = float(np.mean(alone_N))
         if split == "test":
             numbers["effective_keys"] = self._effective_keys(params, model_state, place)
         if "rmse_best" in model_state:

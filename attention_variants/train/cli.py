@@ -83,7 +83,7 @@ def _main(given) -> None:
         return
     run = runs.Loaded(given.workdir, _tell, given.change)
     if given.mode == "evaluate":
-        print(json.dumps(run.evaluate(given.split)))
+        print(json.dumps(run.evaluate(given.split or ("test" if "test" in run.task.splits else "validation"))))
         return
     answers, remarks = run.predict(_lines(given.input))
     for remark in remarks:

@@ -167,8 +167,11 @@ def _checked(value, expected, default, path):
     return value
 
 
-def differences(ours: Mapping, theirs: Mapping) -> list[str]:
-    """One line per setting in which two `as_dict` trees differ."""
+def differences(ours: Mapping, theirs: Mapping, most: int = 8) -> list[str]:
+    """One line per setting in which two `as_dict` trees differ, of at most so many."""
     flat = [{f"{s}.{k}": v for s, section in tree.items() for k, v in section.items()} for tree in (ours, theirs)]
     changed = [key for key in sorted(flat[0] | flat[1]) if flat[0].get(key) != flat[1].get(key)]
-    return [f"{key}: {flat[1].get(key)!r} there, {flat[0].get(key)!r} here" for key in changed]
+    if len(changed) > most:  # they are of other tasks or models altogether, whose names say most
+        changed.sort(key=lambda key: not key.endswith(".name"))
+    lines = [f"{key}: {flat[1].get(key)!r} there, {flat[0].get(key)!r} here" for key in changed[:most]]
+    return lines + [f"and {len(changed) - most} more"] * (len(changed) > most)

@@ -53,6 +53,13 @@ def test_what_is_wrong_is_said_with_its_place(text, given, sentence):
     assert sentence in str(caught.value)
 
 
+def test_lines_that_are_asked_for_are_numbers_in_the_order_of_the_features():
+    assert tables.numbers(["1, 2.5", "-3,4e1"], ("a", "b")).tolist() == [[1, 2.5], [-3, 40]]
+    for lines, sentence in ((["a,b", "1,2"], "line 1 names the columns"), (["1,x"], "line 1, column 'b', is 'x'")):
+        with pytest.raises(InputError, match=sentence):
+            tables.numbers(lines, ("a", "b"))
+
+
 @pytest.mark.parametrize("seed", [0, 1, 7])
 def test_a_split_is_every_row_once(seed):
     table = textbook.table(textbook.Config(rows=101))

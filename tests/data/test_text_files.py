@@ -38,7 +38,7 @@ LARGE = gzip.compress(b"".join(b"%d some words\n" % (n * n) for n in range(2000)
     ("content", "message"),
     [
         (None, r"no such file: .*text"),
-        (b"", r"text is empty; expected one sentence per line"),
+        (b"", r"text is empty; expected lines"),
         (b"\n \n", r"text is empty"),
         (gzip.compress(b""), r"text is empty"),
         (b"one\ntwo\nthr\xe9e\nfour\n", r"text, line 3, is not UTF-8 \(byte 4\)"),

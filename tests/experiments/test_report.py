@@ -17,7 +17,7 @@ import pytest
 
 from attention_variants.errors import InputError
 from experiments import ablation as ablations
-from experiments import page, rows, sweep, tables, written
+from experiments import page, report, rows, sweep, tables, written
 from experiments.ablation import ROOT, Ablation
 from experiments.statistics import holm, mean, paired
 from experiments.sweep import axis, chain, product
@@ -224,10 +224,29 @@ def test_rows_are_kept_read_and_not_run_again(launched, small, tmp_path, monkeyp
     assert rows.committed("small") == kept
 
 
+def test_a_table_of_rows_on_file_is_of_nothing_else(launched, small, tmp_path, monkeypatch):
+    """Whatever runs there are in a folder that the plan would have; and it says what it is of."""
+    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    _, module = ablations.load(str(small))
+    plan = ablations.plan(module.ABLATION, launched, 2, tiny=True)
+    held = [rows.of(run) for run in plan]
+    for row in held:
+        row["metrics"]["validation"]["loss"] += 100
+    found, results = report.of(module, plan, held, None)
+    assert found == held
+    assert results.cells["mean"].min() > 100
+    assert "experiments/results/small.jsonl; a launch with --again runs them anew." in results.method[0]
+    _, results = report.of(module, plan, held, launched)
+    assert results.cells["mean"].max() < 100
+
+
 def test_a_report_reads_a_workdir(launched, environment):
-    command = [sys.executable, "-m", "experiments.report", f"--workdir={launched}", "--format=csv"]
+    """And says of one that shows nothing that it is tiny."""
+    command = [sys.executable, "-m", "experiments.report", f"--workdir={launched}", "--format=markdown"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.stdout == (launched / "table.csv").read_text()
+    assert done.stdout == (launched / "table.md").read_text()
+    assert done.stdout.startswith("**small (tiny)**: ")
+    assert "small (tiny)" in (launched / "report.html").read_text()
 
 
 # The page.

@@ -24,3 +24,19 @@ def task(loaded):
 @pytest.fixture(scope="module")
 def place(loaded):
     return loaded.place
+
+
+@pytest.fixture(scope="module")
+def configured():
+    """`configured(pieces, **changes)`: the config of regression, short."""
+
+    def make(pieces="", **changes):
+        from configs import regression
+
+        config = regression.get_config(pieces)
+        config.run.update(duration="6 steps", evaluate="3 steps")
+        config.log.update(every="1 steps", tensorboard=False)
+        config.update_from_flattened_dict(changes)
+        return config
+
+    return make

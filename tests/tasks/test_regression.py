@@ -29,22 +29,6 @@ SKLEARN = {
 
 
 @pytest.fixture(scope="module")
-def configured():
-    """`configured(pieces, **changes)`: the config of regression, short."""
-
-    def make(pieces="", **changes):
-        from configs import regression
-
-        config = regression.get_config(pieces)
-        config.run.update(duration="6 steps", evaluate="3 steps")
-        config.log.update(every="1 steps", tensorboard=False)
-        config.update_from_flattened_dict(changes)
-        return config
-
-    return make
-
-
-@pytest.fixture(scope="module")
 def place():
     return connect(Parallel(devices=1, cache="")).place_whole
 
@@ -197,6 +181,11 @@ def test_what_is_drawn_is_what_was_trained(pieces, configured, place):
         np.testing.assert_allclose(weights_QS @ y, of_training[order, 0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_rule_in_the_config_string_is_the_whole_width(configured):
+    variant = settings_lib.parse(configured("rule=silverman")).variant
+    assert (variant.rule, variant.width, variant.learn_width) == ("silverman", 1.0, False)
+
+
 @pytest.mark.parametrize("setting", ["inductive", "transductive"])
 def test_training_rows_are_judged_without_themselves(setting, configured, place):
     """By any setting, when they are asked for as a split; and all of a uci table is in [−1, 1] for the authors."""
@@ -260,7 +249,7 @@ def test_a_row_that_nothing_is_near_gets_the_mean_and_a_remark(rule, configured,
     assert 1 <= numbers["effective_keys"] <= 60
     x = loaded.task.scaled.x[:, 0]
     distance = abs(x[scaled.split.test][:, None] - x[scaled.split.train])
-    assert rule != "none" or numbers["alone"] == np.mean((distance >= 0.05).all(1)) > 0
+    assert rule != "none" or numbers["without_neighbours"] == np.mean((distance >= 0.05).all(1)) > 0
     curve = loaded.task._fit(loaded.params, scaled, loaded.place)
     assert np.isnan(curve[1]).any() == np.isnan(curve[2]).any() == (rule == "none")
 
@@ -273,25 +262,3 @@ def test_a_kernel_trains_and_draws(kernel, configured, tmp_path):
     assert np.isfinite(found["test"]["rmse"])
     assert found["figures"] == ["figures/fit.png", "figures/smoother.png"]
     assert 1 <= found["test"]["effective_keys"] <= 60
-
-
-BAD = {
-    "p below 1": ("variant=rbf", {"variant.p": 0.5}, "variant.p is 0.5; expected a number from 1 on"),
-    "no width": ("", {"variant.width": 0.0}, "variant.width is 0.0; expected a number above 0"),
-    "a width without a gradient": ("", {"variant.kernel": "boxcar"}, "whose width has no gradient"),
-    "several devices": ("", {"parallel.devices": 2}, "a table is one sequence"),
-    "no path": ("data=csv_file", {}, "data.path is not set"),
-    "an unknown set": ("data=uci,set=concret", {}, "concret"),
-    "rows of a whole": ("protocol=authors", {"task.rows": 5}, "expected 0"),
-    "parts of a whole": ("", {"optimizer.accumulate": 2}, "optimizer.accumulate is 2; a table is one sequence, expected 1"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_a_mistake_is_one_sentence(case, configured, tmp_path):
-    pieces, changes, sentence = BAD[case]
-    with pytest.raises(InputError) as caught:
-        loop.train(configured(pieces, **changes), tmp_path / "w", quiet=True)
-    assert sentence in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "w").exists()

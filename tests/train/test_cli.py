@@ -42,8 +42,8 @@ def test_predict_writes_a_line_per_line_and_messages_elsewhere(program, trained,
 def test_evaluate_prints_json_of_the_split(program, trained):
     workdir, (_, results) = trained
     before = sorted(workdir.rglob("*"))
-    for split in ("test", "validation"):
-        done = program("--mode=evaluate", f"--workdir={workdir}", f"--split={split}")
+    for split, flags in (("test", []), ("validation", ["--split=validation"])):
+        done = program("--mode=evaluate", f"--workdir={workdir}", *flags)
         assert done.returncode == 0, done.stderr
         found, wanted = json.loads(done.stdout), results[split]
         assert found.keys() == wanted.keys()
