@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import grain
 import numpy as np
 
 from attention_variants.data.tokens import PAD
@@ -176,6 +175,8 @@ class Batches(Epochs):
 
 def stream(batches: Epochs, *, threads: int = 1, ahead: int = 8):
     """A grain iterator over `batches` that reads ahead; its position is `get_state()` and `set_state(...)`."""
+    import grain  # here because it brings orbax, which takes half a second to import
+
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
 

@@ -16,7 +16,7 @@ from absl import flags
 
 from attention_variants.data import text_files
 from attention_variants.errors import InputError, unknown
-from attention_variants.train import loop, runs
+from attention_variants.train import runs
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -77,6 +77,9 @@ def _main(given) -> None:
     if given.multihost:
         jax.distributed.initialize()
     if given.mode == "train":
+        from attention_variants.train import loop  # orbax and grain take a second to import, and mistakes are told without them
+
+        gc.freeze()
         results = loop.train(given.config, given.workdir).results
         if results is not None:
             print(json.dumps({split: results[split] for split in ("validation", "test") if split in results}))

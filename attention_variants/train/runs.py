@@ -9,7 +9,6 @@ import jax
 
 from attention_variants import tasks
 from attention_variants.errors import InputError, unknown
-from attention_variants.train import checkpoints as checkpoints_lib
 from attention_variants.train import devices
 from attention_variants.train import step as step_lib
 from attention_variants.train import workdir as workdir_lib
@@ -95,6 +94,8 @@ class Loaded:
     """
 
     def __init__(self, workdir: str | pathlib.Path, tell, changes: Sequence[str] = ()):
+        from attention_variants.train import checkpoints as checkpoints_lib  # orbax takes half a second to import
+
         self.workdir, self.settings = workdir_lib.open_for_reading(workdir, changes)
         if not started(self.workdir):
             raise InputError(f"{self.workdir} has no checkpoint yet; expected a run that has saved one")

@@ -1,5 +1,6 @@
 """Runs that differ in hypers and seeds alone train together, in one compiled program on all devices of this machine."""
 
+import gc
 import shlex
 
 from attention_variants.errors import InputError
@@ -12,6 +13,7 @@ from experiments.launchers import Failure
 def launch(plan, board, options) -> list[Failure]:
     """One group after the other, in this process. Ctrl-C and SIGTERM let what is in hand be saved."""
     failures, together = [], groups(plan, options.jobs)
+    gc.freeze()  # as `cli.prepare`, of what this module has imported
 
     def failed(run: Run, reason: str) -> None:
         failures.append(Failure(run, reason))
