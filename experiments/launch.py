@@ -82,12 +82,12 @@ def main() -> None:
             opened.enter_context(workdirs.alone(workdir))
             launched = {"experiment": name, "file": module.__file__, "tiny": options.tiny, "seeds": options.seeds}
             write_json(workdir / "experiment.json", launched | {"again": options.again})
-        waiting = [run for run in plan if not runs.finished(run.workdir) and not rows.holding(held, run)]
-        kept = sum(not runs.finished(run.workdir) and bool(rows.holding(held, run)) for run in plan)
-        on_file = f", {kept} of those on file in experiments/results (--again runs them anew)" * bool(kept)
-        console.print(f"{name}: {len(plan)} runs, {len(plan) - len(waiting)} of them done already{on_file}", markup=False)
+        on_file = [run for run in plan if not runs.finished(run.workdir) and rows.holding(held, run)]
+        shown = [run for run in plan if run not in on_file]
+        waiting = [run for run in shown if not runs.finished(run.workdir)]
+        words = f", {len(on_file)} of those on file in experiments/results (--again runs them anew)" * bool(on_file)
+        console.print(f"{name}: {len(plan)} runs, {len(plan) - len(waiting)} of them done already{words}", markup=False)
         if waiting:
-            shown = [run for run in plan if runs.finished(run.workdir) or not rows.holding(held, run)]
             with Board(ablation, shown, console) as board:
                 failures = launcher.launch(waiting, board, options)
     if failures is None:  # what was launched runs elsewhere

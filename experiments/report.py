@@ -23,9 +23,12 @@ FLAGS = flags.FLAGS
 
 
 def of(module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | None) -> tuple[list[dict], tables.Results | None]:
-    """(rows, table) of the finished runs of a plan and of rows on file, without a folder of the latter alone; None of none."""
-    own = rows.of if folder else lambda run: None
-    found = [row for run in plan if (row := own(run) or rows.holding(held, run))]
+    """(rows, table) of the finished runs of a plan, in their folder, and of rows on file in place of others; None of none.
+
+    Without a folder of rows on file alone, whatever runs there are.
+    """
+    ran = [rows.of(run) if folder else None for run in plan]
+    found = [row for run, own in zip(plan, ran, strict=True) if (row := own or rows.holding(held, run))]
     peers = rows.of_peers(module.ABLATION, plan, folder) if folder else []
     asked = [(row["cell"], row["seed"]) for row in peers]
     names = [{"peer": name} for name in module.ABLATION.peers]
@@ -34,9 +37,10 @@ def of(module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | 
         return found, None
     seeds = len({run.seed for run in plan})
     results = tables.results(module.ABLATION, found, seeds)
-    if held and not any(own(run) for run in plan):
+    if not any(ran):
         file = rows.path(module.__name__.rpartition(".")[2]).name
-        results.method.insert(0, f"Made from the rows in experiments/results/{file}; a launch with --again runs them anew.")
+        line = f"Made from the rows in experiments/results/{file}; a launch with --again runs them anew."
+        results = results._replace(method=[line, *results.method])
     return found, tables.with_sentences(results, module.ABLATION, plan) if folder else results
 
 

@@ -18,7 +18,6 @@ from absl import app, flags
 from attention_variants.errors import InputError
 from attention_variants.figures import smoothing
 from attention_variants.ops.kernels import squared_distance
-from attention_variants.ops.rotary import Rotary
 from attention_variants.train import runs
 from attention_variants.train.cli import fail, prepare
 
@@ -85,9 +84,8 @@ def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
 
 
 def distances(trace: dict, rows: int | None = None) -> np.ndarray:
-    """‖q_i − k_j‖ of one attention layer, as they are compared, so rotated where they are: (B, H, Q, S)."""
-    keys = trace["keys"][0] if isinstance(trace["score"], Rotary) else trace["keys"]
-    return np.sqrt(squared_distance(trace["queries"][:, :rows], getattr(keys, "k_BSHK", keys)))
+    """‖q_i − k_j‖ of one attention layer, as they are compared, so rotated where they are: (B, H, Q, S); `rows` as above."""
+    return np.sqrt(squared_distance(trace["queries"][:, :rows], trace["score"].vectors(trace["keys"])))
 
 
 def main(arguments: list[str]) -> None:

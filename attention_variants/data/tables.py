@@ -205,10 +205,11 @@ def scaled(table: Table, split: Split, *, to_range: bool = False) -> Scaled:
 def sequence(scaled: Scaled, asked_AF: Sequence = (), *, reads_all: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """(what models are given of rows, their numbers): those that may be read, ascending, then those that are asked for, −1.
 
-    Features `x`, targets `y`, whose targets are `known`, which are the training rows', and which rows may be `read` by others.
+    Features `x` (N, F) and targets `y` (N, O), float32; (N,) whose targets are `known`, which are the training rows', and which
+    rows may be `read` by others.
 
     Args:
-      asked_AF: features, scaled. reads_all: all rows may be read, and those asked for; else the training rows alone.
+      asked_AF: features (A, F), scaled. reads_all: all rows may be read, and those asked for; else the training rows alone.
     """
     rows = np.arange(len(scaled.x)) if reads_all else scaled.split.train
     asked = len(asked_AF)

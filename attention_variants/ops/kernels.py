@@ -86,8 +86,7 @@ class Kernel(Score):
     Attributes:
       width_H: h, (H,) or (); positive.
       kernel: a name in `KERNELS`.
-      unit: what squared widths are measured in, where there is no `adapt`. √d makes the Gaussian kernel of width 1, with the
-        squared 2-norm as magnitude, scaled dot-product attention.
+      unit: of squared widths, where there is no `adapt`. With √d, a Gaussian of width 1 with the squared 2-norm is the dot product.
       magnitude: of keys, see `ops.magnitudes`; None is 1.
       adapt: `adapt(k_BSHK) -> width_BSH`, factors of h for each key made from all keys (`ops.widths`). A key of width h_j then
         weighs h_j^−K, as in a density estimate of varying width (Breiman, Meisel and Purcell 1977).
@@ -107,6 +106,9 @@ class Kernel(Score):
             density_BSH = -k_BSHK.shape[-1] * jnp.log(width_BSH)
             log_magnitude_BSH = density_BSH if log_magnitude_BSH is None else log_magnitude_BSH + density_BSH
         return Keys(k_BSHK, log_magnitude_BSH, width_BSH)
+
+    def vectors(self, keys):
+        return keys.k_BSHK
 
     def log_similarity(self, queries, keys):
         return KERNELS[self.kernel](squared_distance(queries, keys.k_BSHK) / self._squared_width(keys))

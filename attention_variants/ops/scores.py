@@ -50,6 +50,10 @@ class Score:
         del at_BS
         return k_BSHK
 
+    def vectors(self, keys: Prepared) -> jax.Array:
+        """(B, S, H, K): what prepared queries are compared with, of prepared keys."""
+        return keys
+
     def log_similarity(self, queries: Prepared, keys: Prepared) -> jax.Array:
         """log similarity(q_i, k_j) of every prepared query and key: (B, H, Q, S), float32."""
         raise TypeError(f"{type(self).__name__} must define log_similarity")

@@ -167,7 +167,7 @@ class Task:
             numbers["rmse_best"] = min(float(model_state["rmse_best"]), numbers["rmse"])
         asked = [", ".join(f"{name} {value:.6g}" for name, value in zip(table.features, table.x_NF[i], strict=True)) for i in rows]
         columns = zip(asked, references, self._answers(out_NO), strict=True)
-        return numbers, [dict(zip(("source", "reference", "answer"), row, strict=True)) for row in columns]
+        return numbers, [dict(source=s, reference=r, answer=a) for s, r, a in columns]
 
     def predict(self, params, model_state, lines, place) -> tuple[list[str], list[str]]:
         """One answer per line of features, separated by commas and in the order of the table."""

@@ -79,7 +79,7 @@ def _main(given) -> None:
     if given.mode == "train":
         from attention_variants.train import loop  # orbax and grain take a second to import, and mistakes are told without them
 
-        gc.freeze()
+        gc.freeze()  # of these too, see `prepare`
         results = loop.train(given.config, given.workdir).results
         if results is not None:
             print(json.dumps({split: results[split] for split in ("validation", "test") if split in results}))

@@ -14,7 +14,8 @@ from attention_variants.variants import rbf
 B, Q, S, H, K, V = 2, 5, 7, 3, 11, 13
 # Every variant as it is by default, and what else one of them may be.
 CONFIGS = {name: variants.load(name).Config() for name in variants.names()} | {
-    "rbf, learned": rbf.Config(learn_width=True, per_head=True, magnitude="squared", p=3.0, learn_p=True),
+    "rbf, gaussian with a magnitude": rbf.Config(magnitude="squared", p=3.0),
+    "rbf, learned": rbf.Config("laplace", learn_width=True, per_head=True, magnitude="squared", p=3.0, learn_p=True),
     "rbf, compact": rbf.Config("triangular", width=6.0, magnitude="p", p=1.5),
 }
 

@@ -70,7 +70,9 @@ def test_ten_kills_change_no_bit_of_the_table(start, tmp_path):
             assert rows(killed / run) == rows(unbroken / run)
 
 
-@pytest.mark.parametrize(("launcher", "how"), [("local", "SIGINT"), ("local", "SIGKILL"), ("lanes", "SIGHUP")])
+@pytest.mark.parametrize(
+    ("launcher", "how"), [("local", "SIGINT"), ("local", "SIGKILL"), ("lanes", "SIGTERM"), ("lanes", "SIGHUP")]
+)
 def test_a_launch_that_is_stopped_goes_on(launcher, how, start, launched, tmp_path):
     """The signal reaches the launcher alone; its processes are not left to train beside those of the next launch.
 

@@ -205,8 +205,6 @@ def test_sentences_are_bootstrapped_where_answers_are_kept(found, tmp_path):
 
 
 # Rows that outlive the runs.
-
-
 def test_rows_are_kept_read_and_not_run_again(launched, small, tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
     _, module = ablations.load(str(small))
@@ -242,9 +240,10 @@ def test_a_table_of_rows_on_file_is_of_nothing_else(launched, small, tmp_path, m
 
 def test_a_report_reads_a_workdir(launched, environment):
     """And says of one that shows nothing that it is tiny."""
-    command = [sys.executable, "-m", "experiments.report", f"--workdir={launched}", "--format=markdown"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.stdout == (launched / "table.md").read_text()
+    for form, file in (("csv", "table.csv"), ("markdown", "table.md")):
+        words = [sys.executable, "-m", "experiments.report", f"--workdir={launched}", f"--format={form}"]
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.stdout == (launched / file).read_text()
     assert done.stdout.startswith("**small (tiny)**: ")
     assert "small (tiny)" in (launched / "report.html").read_text()
 

@@ -188,7 +188,7 @@ def test_a_rule_in_the_config_string_is_the_whole_width(configured):
 
 @pytest.mark.parametrize("setting", ["inductive", "transductive"])
 def test_training_rows_are_judged_without_themselves(setting, configured, place):
-    """By any setting, when they are asked for as a split; and all of a uci table is in [−1, 1] for the authors."""
+    """By any setting, when they are asked for as a split; and all of a table is in [−1, 1] for the authors."""
     config = configured("", **{"data.rows": 60, "variant.width": 0.005, "variant.learn_width": False, "task.setting": setting})
     task = tasks.load("regression").Task.new(settings_lib.parse(config))
     numbers, _ = task.evaluate(*task.init(jax.random.key(0)), "train", place)
