@@ -12,7 +12,17 @@ from attention_variants import variants
 from attention_variants.errors import InputError
 from attention_variants.ops.attend import attend
 from attention_variants.ops.masks import Mask
-from attention_variants.variants import kernel_pooling, rbf
+from attention_variants.variants import kernel_pooling, rbf, standard
+
+
+@pytest.mark.parametrize("route", ["dense", "blockwise"])
+def test_with_the_magnitude_it_is_the_standard_variant(route):
+    """As configured, heads of any size: a width of 1 is the dot product's."""
+    q, k, v = arrays()
+    of = lambda config: variants.layer(config, heads=H, size=K).apply({}, q, k, None)
+    wanted = attend(q, k, v, score=of(standard.Config()), route=route)
+    assert_close(attend(q, k, v, score=of(rbf.Config(magnitude="squared")), route=route), wanted, 1e-6)
+    assert abs(attend(q, k, v, score=of(rbf.Config()), route=route) - wanted).max() > 0.01
 
 
 @pytest.mark.parametrize("power", ["squared", "p"])
