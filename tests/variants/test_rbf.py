@@ -17,7 +17,7 @@ from attention_variants.variants import kernel_pooling, rbf, standard
 
 @pytest.mark.parametrize("route", ["dense", "blockwise"])
 def test_with_the_magnitude_it_is_the_standard_variant(route):
-    """As configured, heads of any size: a width of 1 is the dot product's."""
+    """As configured: a width of 1 is the dot product's, and it is the magnitude that makes it so."""
     q, k, v = arrays()
     of = lambda config: variants.layer(config, heads=H, size=K).apply({}, q, k, None)
     wanted = attend(q, k, v, score=of(standard.Config()), route=route)
