@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from attention_variants.errors import InputError
-from attention_variants.ops import blockwise, dense, fused
+from attention_variants.ops import blockwise, dense, fused, linear
 from attention_variants.ops.dropout import Dropout
 from attention_variants.ops.masks import Mask
 from attention_variants.ops.scores import Prepared, Score, length
 
-ROUTES = {"dense": dense.route, "blockwise": blockwise.route, "fused": fused.route}
+ROUTES = {"dense": dense.route, "blockwise": blockwise.route, "fused": fused.route, "linear": linear.route}
 
 # Logits (B, H, Q, S) from which on "blockwise" takes over from "dense", by backend. On a CPU, measured (docs/speed.md, crossover):
 # at 2**24, blockwise takes as long as dense for one sequence with 4 heads, and 1.3 times as long for 32 with 8; at 2**26 it takes
@@ -44,8 +44,8 @@ def attend(
       mask: which keys a query may see, and at which positions they are; everything by default. Needed wherever there is padding.
       bias: what is added to the logits (`ops.biases`).
       dropout: dropout of the weights after normalisation.
-      route: "dense" (all weights at once), "blockwise" (memory proportional to length), "fused" (others' kernels), or "auto" for
-        the best one known for this score and shape.
+      route: "dense" (all weights at once), "blockwise" (memory proportional to length), "fused" (others' kernels), "linear"
+        (time, too, for scores with `as_kernel`), or "auto" for the best one known for this score and shape, never "linear".
       explain: also return which route is taken, and why.
 
     Returns:
@@ -109,8 +109,10 @@ def choose(queries, keys, v_BSHV, *, score, mask: Mask | None = None, bias=None,
         return ("dense" if small else "blockwise"), f"{size} on {backend}" + (f"; not fused: {refusal}" if refusal else "")
     if route not in ROUTES:
         raise ValueError(f"unknown route {route!r}; choose from auto, {', '.join(sorted(ROUTES))}")
-    if route == "fused" and refusal is not None:
-        raise InputError(f"route='fused' cannot take this: {refusal}; take route='blockwise', or 'auto'")
+    if route == "linear":
+        refusal = linear.refusal(queries, keys, score=score, mask=mask, bias=bias, dropout=dropout)
+    if route in ("fused", "linear") and refusal is not None:
+        raise InputError(f"route={route!r} cannot take this: {refusal}; take route='blockwise', or 'auto'")
     return route, "as asked for"
 
 

@@ -26,6 +26,7 @@ def normalise(logits_BHQS: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     These are given because those of the division cost a CPU more than the exponential does, and keep one more array.
     """
+    logits_BHQS = _once(logits_BHQS)
     top = logits_BHQS.max(-1, keepdims=True)
     top = jnp.where(jnp.isfinite(top), top, 0.0)
     unnormalised = jnp.exp(logits_BHQS - top)
@@ -33,7 +34,7 @@ def normalise(logits_BHQS: jax.Array) -> tuple[jax.Array, jax.Array]:
     empty = total == 0
     total = jnp.where(empty, 1.0, total)
     log_normaliser = jnp.where(empty, -jnp.inf, top + jnp.log(total))
-    return unnormalised / total, log_normaliser[..., 0]
+    return _once(unnormalised / total), log_normaliser[..., 0]
 
 
 @normalise.defjvp
@@ -41,6 +42,11 @@ def _normalise_jvp(primals, tangents):
     (weights, log_normaliser), (dlogits,) = normalise(*primals), tangents
     dlog_normaliser = jnp.einsum("bhqs,bhqs->bhq", weights, dlogits, precision="highest")
     return (weights, log_normaliser), (weights * (dlogits - dlog_normaliser[..., None]), dlog_normaliser)
+
+
+def _once(x: jax.Array) -> jax.Array:
+    """x, which XLA on a CPU would compute again for each of its readers, with its logarithms and dropout."""
+    return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 
 
 def route(queries, keys, v_BSHV, *, score, mask, bias, dropout):

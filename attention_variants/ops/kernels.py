@@ -107,9 +107,6 @@ class Kernel(Score):
             log_magnitude_BSH = density_BSH if log_magnitude_BSH is None else log_magnitude_BSH + density_BSH
         return Keys(k_BSHK, log_magnitude_BSH, width_BSH)
 
-    def vectors(self, keys):
-        return keys.k_BSHK
-
     def log_similarity(self, queries, keys):
         return KERNELS[self.kernel](squared_distance(queries, keys.k_BSHK) / self._squared_width(keys))
 

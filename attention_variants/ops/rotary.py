@@ -32,9 +32,6 @@ class Rotary(Score):
         shape = (k_BSHK.shape[0], k_BSHK.shape[2], 1, k_BSHK.shape[1])
         return turned, jnp.broadcast_to(lost_BH1S, shape)[:, :, 0].swapaxes(1, 2)
 
-    def vectors(self, keys):
-        return self.score.vectors(keys[0])
-
     def log_similarity(self, queries, keys):
         return self.score.log_similarity(queries, keys[0])
 

@@ -50,10 +50,6 @@ class Score:
         del at_BS
         return k_BSHK
 
-    def vectors(self, keys: Prepared) -> jax.Array:
-        """(B, S, H, K): what prepared queries are compared with, of prepared keys."""
-        return keys
-
     def log_similarity(self, queries: Prepared, keys: Prepared) -> jax.Array:
         """log similarity(q_i, k_j) of every prepared query and key: (B, H, Q, S), float32."""
         raise TypeError(f"{type(self).__name__} must define log_similarity")
@@ -71,6 +67,14 @@ class Score:
         """Features (B, Q, H, F) and (B, S, H, F) whose inner products are `logits`, so that fused kernels can run; None if none.
 
         What is constant over the keys counts too: the weights are recomputed from the log-normaliser and `logits`.
+        """
+        del queries, keys
+        return None
+
+    def as_kernel(self, queries: Prepared, keys: Prepared) -> tuple[jax.Array, jax.Array, jax.Array | None] | None:
+        """Features ψ (B, Q, H, F) and (B, S, H, F) and log-scales m (B, S, H), with exp(logits_ij) = ψ(q_i)·ψ(k_j) e^{m_j}.
+
+        So that attention runs in linear time (`ops.linear`); None where there are none, m None for zeros.
         """
         del queries, keys
         return None

@@ -32,7 +32,7 @@ def run(mask=None, **kwargs):
 
 
 @pytest.mark.parametrize("fields", [{}, FIELDS], ids=["all", "masked"])
-@pytest.mark.parametrize("route", ["auto", *sorted(ROUTES)])
+@pytest.mark.parametrize("route", ["auto", *sorted(ROUTES.keys() - {"linear"})])
 def test_attention_is_its_formula(fields, route):
     """Output and weights as in the loops; rows of weights sum to one, or are zeros where no key is seen."""
     out, w = expected(fields)

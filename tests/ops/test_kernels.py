@@ -77,7 +77,7 @@ def test_gradients_are_finite_at_the_edge_of_the_support_and_where_points_coinci
             assert finite(jax.value_and_grad(run, argnums=(0, 1, 2))(q, alone, jnp.float32(1.0)))
 
 
-@pytest.mark.parametrize("route", sorted(ROUTES))
+@pytest.mark.parametrize("route", sorted(ROUTES.keys() - {"linear"}))
 @pytest.mark.parametrize("size", [8, 64])
 def test_a_gaussian_times_the_squared_norm_is_scaled_dot_product_attention(route, size):
     """To 1e-6 in float32: weights, outputs, and gradients of both, under a mask too."""
