@@ -85,7 +85,7 @@ def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
 
 def distances(trace: dict, rows: int | None = None) -> np.ndarray:
     """‖q_i − k_j‖ of one attention layer, as they are compared, so rotated where they are: (B, H, Q, S); `rows` as above."""
-    return np.sqrt(squared_distance(trace["queries"][:, :rows], trace["score"].vectors(trace["keys"])))
+    return np.sqrt(squared_distance(trace["q_BQHK"][:, :rows], trace["k_BSHK"]))
 
 
 def main(arguments: list[str]) -> None:

@@ -221,13 +221,24 @@ def sequence(scaled: Scaled, asked_AF: Sequence = (), *, reads_all: bool) -> tup
     return made | {"known": np.isin(rows, scaled.split.train), "read": (rows >= 0) | reads_all}, rows
 
 
+def training(scaled: Scaled, *, reads_all: bool) -> dict[str, np.ndarray]:
+    """A training sequence by row, as `sequence` has it; float32: which rows are `trained` on, which `tested`, and their `scale`."""
+    made, rows = sequence(scaled, reads_all=reads_all)
+    more = {
+        "trained": made["known"],
+        "tested": np.isin(rows, scaled.split.test),
+        "scale": np.full(len(rows), scaled.y_scale[0]),
+    }
+    return made | {name: value.astype(np.float32) for name, value in more.items()}
+
+
 class Whole(Epochs):
     """Batches that are one sequence each: all rows, or as many of them at random; each of an axis of one more, and `id` (1,)."""
 
     def __init__(self, arrays_of: Callable[[int], dict[str, np.ndarray]], *, rows: int = 0, seed: int = 0):
         """`arrays_of(seed)`: what a row is made of, arrays of one length. `rows`: of them in a batch, by seed; 0 is all."""
         self._arrays_of, self._rows, self._seed = arrays_of, rows, seed
-        self.padding, self.per_epoch, self._length = 0.0, 1, 1
+        self.padding, self.per_epoch = 0.0, 1
         many = min(rows or np.inf, len(arrays_of(seed)["x"]))
         self.shapes = [Shape(int(many), int(many), 1)]
 

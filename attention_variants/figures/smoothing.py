@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from attention_variants.figures import COLOURS, plain
+from attention_variants.figures import COLOURS, panels, plain, write
 
 
 def fit(path: pathlib.Path, x_N, y_N, x_G, fit_G, low_G, high_G, *, names: tuple[str, str], truth: Callable | None) -> None:
@@ -18,7 +18,7 @@ def fit(path: pathlib.Path, x_N, y_N, x_G, fit_G, low_G, high_G, *, names: tuple
       x_G, fit_G, low_G, high_G: along the fit, NaN where there is none; low and high are None where there is no band.
       names: of x and y. truth: the curve without noise, where it is known, dashed.
     """
-    figure, (panel,) = _panels(1, 3.4, 2.8)
+    figure, (panel,) = panels(1, 3.4, 2.8)
     panel.plot(x_N, y_N, "o", color="#999999", markersize=2.5, markeredgewidth=0, alpha=0.7)
     if truth is not None:
         panel.plot(x_G, truth(x_G), "--", color="black", linewidth=1)
@@ -27,7 +27,7 @@ def fit(path: pathlib.Path, x_N, y_N, x_G, fit_G, low_G, high_G, *, names: tuple
     panel.plot(x_G, fit_G, color=COLOURS[0], linewidth=1.6)
     panel.set_xlabel(plain(names[0]), fontsize=8)
     panel.set_ylabel(plain(names[1]), fontsize=8)
-    _write(figure, path, "training rows and fit")
+    write(figure, path, "training rows and fit")
 
 
 def over_distance(path: pathlib.Path, distance_H: np.ndarray, weights_H: np.ndarray, names: Sequence[str], *, title: str) -> None:
@@ -36,14 +36,14 @@ def over_distance(path: pathlib.Path, distance_H: np.ndarray, weights_H: np.ndar
     Args:
       distance_H, weights_H: (heads, queries, keys).
     """
-    figure, panels = _panels(len(names), 3.0, 2.6)
-    for panel, name, distance, weight in zip(panels, names, distance_H, weights_H, strict=False):
+    figure, axes = panels(len(names), 3.0, 2.6)
+    for panel, name, distance, weight in zip(axes, names, distance_H, weights_H, strict=False):
         panel.plot(distance.ravel(), weight.ravel(), ".", color=COLOURS[0], markersize=2, alpha=0.4, markeredgewidth=0)
         panel.set_title(plain(name), fontsize=9)
         panel.set_xlabel("distance of query and key", fontsize=8)
         panel.set_ylabel("weight", fontsize=8)
         panel.set_ylim(bottom=0)
-    _write(figure, path, title)
+    write(figure, path, title)
 
 
 def decomposition(path: pathlib.Path, similarity_HQS, magnitude_HS, weights_HQS, queries, keys, *, title: str) -> None:
@@ -57,11 +57,11 @@ def decomposition(path: pathlib.Path, similarity_HQS, magnitude_HS, weights_HQS,
     size = (2.2 + 3 * (0.5 + 0.16 * len(keys)), 0.8 + heads * (1.0 + 0.16 * len(queries)))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(heads, 3, squeeze=False)
+    axes = figure.subplots(heads, 3, squeeze=False)
     for head in range(heads):
         tall = np.broadcast_to(magnitude_HS[head], weights_HQS[head].shape)
         for panel, name, values in zip(
-            panels[head], ("similarity", "magnitude", "weight"), (similarity_HQS[head], tall, weights_HQS[head]), strict=True
+            axes[head], ("similarity", "magnitude", "weight"), (similarity_HQS[head], tall, weights_HQS[head]), strict=True
         ):
             image = panel.imshow(values, cmap="magma", vmin=0.0, vmax=max(float(np.max(values)), 1e-9), aspect="auto")
             panel.set_title(f"head {head}: {name}", fontsize=8)
@@ -69,24 +69,4 @@ def decomposition(path: pathlib.Path, similarity_HQS, magnitude_HS, weights_HQS,
             panel.set_yticks(range(len(queries)), [plain(q) for q in queries], fontsize=6)
             panel.tick_params(length=0)
             figure.colorbar(image, ax=panel, shrink=0.8)
-    _write(figure, path, title)
-
-
-def _panels(number: int, width: float, height: float):
-    columns = min(number, 4)
-    rows = -(-number // columns)
-    figure = Figure(figsize=(columns * width, rows * height + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for i, panel in enumerate(panels):
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=7)
-        if i >= number:
-            panel.set_axis_off()
-    return figure, panels
-
-
-def _write(figure: Figure, path: pathlib.Path, title: str) -> None:
-    figure.suptitle(plain(title), fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write(figure, path, title)

@@ -53,7 +53,7 @@ def _one_by_one(model, params, source_BS, length: int, choose) -> jax.Array:
         token_B=jnp.full(source_BS.shape[:1], BEGIN, jnp.int32),
         ended_B=(source_BS == PAD).all(1),
         out_BT=jnp.full((source_BS.shape[0], length), PAD, jnp.int32),
-        caches=bound(encoded, length, method="start"),
+        caches=bound(encoded, mask, length, method="start"),
     )
 
     def running(s):
@@ -101,7 +101,7 @@ def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams
         score_BN=nothing,  # of hypotheses that have ended, the best first
         ended_BNT=jnp.full((batch, beams, length), PAD, jnp.int32),
         ended_B=jnp.where((source_BS == PAD).all(1), beams, 0),  # how many have
-        caches=bound(encoded, length * beams, method="start"),
+        caches=bound(encoded, mask, length * beams, method="start"),
     )
 
     def step(s):

@@ -12,7 +12,7 @@ from attention_variants import variants
 from attention_variants.ops import attend as attend_lib
 from attention_variants.ops.dropout import Dropout
 from attention_variants.ops.masks import Mask
-from attention_variants.ops.rotary import Rotary
+from attention_variants.ops.rotary import Rotary, rotate
 from attention_variants.ops.scores import Prepared, Score
 
 
@@ -58,6 +58,18 @@ class Noise(NamedTuple):
     dropout: jax.Array | float | None
     attention_dropout: jax.Array | float | None
     row_B: jax.Array
+
+
+def check_route(model: nn.Module, attention_dropout: float, *inputs, **more):
+    """Raises InputError where the route of a model's attention cannot take what training asks of it; the shapes of its variables.
+
+    Args:
+      inputs: what the model is called with before its noise. more: and after it, by name.
+    """
+    noise = Noise(None, attention_dropout or None, jnp.zeros(1, jnp.uint32))
+    variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    jax.eval_shape(lambda of: model.apply(of, *inputs, noise, rngs={"dropout": jax.random.key(0)}, **more), variables)
+    return variables
 
 
 class MultiHeadAttention(nn.Module):
@@ -121,14 +133,16 @@ class MultiHeadAttention(nn.Module):
         """Attention of `inputs_q` (B, Q, D) over `inputs_k`, `inputs_v` (B, S, D); self-attention by default.
 
         Args:
-          inputs_q, inputs_k, inputs_v: inputs_v is inputs_k, and inputs_k is inputs_q, where they are not given.
+          inputs_q, inputs_k, inputs_v: inputs_v is inputs_k, and inputs_k is inputs_q, where they are not given, and variants then
+            know that queries are of the keys' own sequence.
           mask: a `Mask`, or a bool array broadcastable to (B, H, Q, S) as in flax.linen. A Mask also says where queries and keys
             are (`q_at`, `k_at`), for scores and biases that depend on positions.
           bias: what is added to the logits, see `ops.biases`.
           deterministic: no dropout; overrides the attribute, and `noise`.
           noise: dropout with traced rates and example ids; overrides `dropout_rate`.
-          memory: keys and values prepared before; read instead of `inputs_k` and `inputs_v`.
-          remember: with `inputs_q` of the width that queries will have, only return the `Memory` of `inputs_k` and `inputs_v`.
+          memory: keys and values prepared before; read instead of `inputs_k` and `inputs_v`, or with `remember`, to be written to.
+          remember: with `inputs_q` of the width that queries will have, only return the `Memory` of `inputs_k` and `inputs_v`: all
+            that there is to be read, under `mask`, or where they are not given, places of a sequence that is still to be written.
 
         Returns:
           (B, Q, out_features), or a Memory.
@@ -140,6 +154,7 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"inputs_q has shape {inputs_q.shape}; expected (batch, length, features)")
         if inputs_k is None and inputs_v is not None:
             raise ValueError("inputs_v is given without inputs_k; expected both, or inputs_k alone")
+        own = inputs_k is None
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
         width = self.qkv_features or inputs_q.shape[-1]
@@ -172,16 +187,17 @@ class MultiHeadAttention(nn.Module):
 
         mask = mask if isinstance(mask, Mask) else Mask(dense=mask)
         if remember:
-            score, (_, k_at_BS) = score_of(None, None, None), mask.positions(0, inputs_k.shape[1])
-            return Memory.of(score, score.prepare_keys(project("key", inputs_k), k_at_BS), project("value", inputs_v))
+            k_BSHK, (_, k_at_BS) = project("key", inputs_k), mask.positions(0, inputs_k.shape[1])
+            score = memory.score if memory else score_of(None, None, None) if own else score_of(None, k_BSHK, mask)
+            return Memory.of(score, score.prepare_keys(k_BSHK, k_at_BS), project("value", inputs_v))
         q_at_BQ, k_at_BS = mask.positions(inputs_q.shape[1], inputs_k.shape[1])
         q_BQHK = project("query", inputs_q)
         if memory is None:
             k_BSHK, v_BSHV = project("key", inputs_k), project("value", inputs_v)
-            score = score_of(q_BQHK, k_BSHK, mask, self._rows(inputs_q.shape[0], deterministic, noise))
+            score = score_of(q_BQHK if own else None, k_BSHK, mask, self._rows(inputs_q.shape[0], deterministic, noise))
             keys = score.prepare_keys(k_BSHK, k_at_BS)
         else:
-            score, keys, v_BSHV = memory.score, memory.keys, memory.v_BSHV
+            score, keys, v_BSHV, k_BSHK = memory.score, memory.keys, memory.v_BSHV, None
         queries = score.prepare_queries(q_BQHK, q_at_BQ)
         out_BQHV, log_normaliser_BHQ = attend_lib.attend_prepared(
             queries,
@@ -193,9 +209,10 @@ class MultiHeadAttention(nn.Module):
             dropout=self._dropout(inputs_q.shape[0], deterministic, noise),
             route=self.route,
         )
-        self._trace(
-            score=score, queries=queries, keys=keys, v_BSHV=v_BSHV, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ
-        )
+        self._trace(score=score, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ)
+        turned = lambda x, at: rotate(x, at) if self.rotary and x is not None else x
+        vectors = dict(q_BQHK=turned(q_BQHK, q_at_BQ), k_BSHK=turned(k_BSHK, k_at_BS))
+        self._trace(queries=queries, keys=keys, v_BSHV=v_BSHV, **vectors)
         return projection(
             self.out_features or inputs_q.shape[-1],
             axis=(-2, -1),
@@ -226,6 +243,15 @@ class MultiHeadAttention(nn.Module):
         if not self.is_initializing():
             for name, value in values.items():
                 self.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+
+def sown_losses(variables: dict, real_B: jax.Array) -> jax.Array | float:
+    """The sum over examples of what variants have sown into the collection "losses"; 0 where they have not.
+
+    Args:
+      real_B: bool, which rows are examples, and no filling of a batch.
+    """
+    return sum((jnp.where(real_B, x_B, 0.0).sum() for x_B in jax.tree.leaves(variables.get("losses", {}))), 0.0)
 
 
 def trace_weights(trace: dict, **which) -> jax.Array:

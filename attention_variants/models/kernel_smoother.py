@@ -58,7 +58,7 @@ class KernelSmoother(nn.Module):
             *prepared, y_BNO[:, :, None], score=score, mask=mask, route=self.config.route
         )
         if not self.is_initializing():
-            traced = dict(score=score, queries=prepared[0], keys=prepared[1], mask=mask, bias=None)
+            traced = dict(score=score, queries=prepared[0], keys=prepared[1], mask=mask, bias=None, q_BQHK=x_BNHF, k_BSHK=x_BNHF)
             for name, value in (traced | {"log_normaliser_BHQ": log_normaliser_BHN}).items():
                 self.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
         return out_BNHO[:, :, 0]

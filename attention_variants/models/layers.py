@@ -119,17 +119,18 @@ class DecoderLayer(nn.Module):
         look_across = lambda x: self.cross_attention(x, source_BSD, mask=source_mask, noise=noise)
         return self._sublayers(x_BTD, noise, look_back, look_across)
 
-    def start(self, source_BSD, length: int) -> LayerCache:
+    def start(self, source_BSD, source_mask: Mask, length: int) -> LayerCache:
         """A cache with room for `length` target tokens; what stands in it is hidden until written."""
         empty = jnp.zeros((source_BSD.shape[0], length, self.config.width), source_BSD.dtype)
-        return LayerCache(self.self_attention(empty, remember=True), self.cross_attention(source_BSD, remember=True))
+        source = self.cross_attention(empty[:, :1], source_BSD, mask=source_mask, remember=True)
+        return LayerCache(self.self_attention(empty, remember=True), source)
 
     def step(self, x_BND, at, mask: Mask, source_mask: Mask, bias, cache: LayerCache):
         """N tokens of target position `at`, given the cache of the earlier ones: (B, N, D) and the cache with these in it."""
 
         def look_back(x):
             nonlocal cache
-            new = self.self_attention(x, mask=Mask(k_at=mask.q_at), remember=True)
+            new = self.self_attention(x, mask=Mask(k_at=mask.q_at), memory=cache.target, remember=True)
             cache = cache._replace(target=cache.target.write(new, at * x.shape[1]))
             return self.self_attention(x, mask=mask, bias=bias, memory=cache.target)
 

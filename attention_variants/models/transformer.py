@@ -94,8 +94,8 @@ def _within(packed: Packed, **also) -> Mask:
     return Mask(**segments, q_at=packed.at_BQ, k_at=packed.at_BQ, **also)
 
 
-class Transformer(nn.Module):
-    """Token ids in, logits out; id `PAD` is padding. A pure function of parameters, tokens and noise.
+class Encoder(nn.Module):
+    """Embeddings and encoder layers, which a model builds on; id `PAD` is padding. A pure function of parameters, tokens and noise.
 
     Differentiated in reverse, or forward over reverse; forward alone (`jax.jvp`) is refused by its linear layers.
     """
@@ -113,14 +113,54 @@ class Transformer(nn.Module):
             param_dtype=config.param_dtype,
             embedding_init=nn.initializers.normal(config.width**-0.5),
         )
-        encoder, decoder = (nn.remat(c) if config.remat else c for c in (EncoderLayer, DecoderLayer))
-        self.encoder = [encoder(config, self.variant) for _ in range(config.layers)]
-        self.decoder = [decoder(config, self.variant) for _ in range(config.layers)]
+        layer = nn.remat(EncoderLayer) if config.remat else EncoderLayer
+        self.encoder = [layer(config, self.variant) for _ in range(config.layers)]
         if config.positions == "relative":
-            self.encoder_bias, self.decoder_bias = RelativeBias(config, True), RelativeBias(config, False)
-        self.source_dropout, self.target_dropout = ResidualDropout(), ResidualDropout()
+            self.encoder_bias = RelativeBias(config, True)
+        self.source_dropout = ResidualDropout()
         if config.norm == "pre":
-            self.encoder_norm, self.decoder_norm = layer_norm(config), layer_norm(config)
+            self.encoder_norm = layer_norm(config)
+
+    def encode(self, source_BS, noise: Noise | None = None, packed: Packed | None = None):
+        """The encoder's output (B, S, D) and the mask that hides the source's padding."""
+        mask = Mask(k_valid=source_BS != PAD)
+        if packed is not None:
+            mask = _within(packed, k_valid=mask.k_valid)
+        x_BSD = self.source_dropout(self._embed(source_BS, packed and packed.at_BQ), noise)
+        for layer in self.encoder:
+            x_BSD = layer(x_BSD, mask, self._bias("encoder"), noise)
+        return (self.encoder_norm(x_BSD) if self.config.norm == "pre" else x_BSD), mask
+
+    def _embed(self, token_BQ, at_BQ=None):
+        x_BQD = self.embedding(token_BQ) * math.sqrt(self.config.width)
+        if self.config.positions != "sinusoidal":
+            return x_BQD
+        at_BQ = jnp.arange(token_BQ.shape[1])[None] if at_BQ is None else at_BQ
+        return x_BQD + sinusoidal(at_BQ, self.config.width).astype(x_BQD.dtype)
+
+    def _bias(self, side: str):
+        """What self-attention adds to its logits."""
+        match self.config.positions:
+            case "relative":
+                return getattr(self, f"{side}_bias")()
+            case "alibi":
+                return Alibi(self.config.heads)
+        return None
+
+
+class Transformer(Encoder):
+    """Token ids in, logits out."""
+
+    def setup(self):
+        super().setup()
+        config = self.config
+        layer = nn.remat(DecoderLayer) if config.remat else DecoderLayer
+        self.decoder = [layer(config, self.variant) for _ in range(config.layers)]
+        if config.positions == "relative":
+            self.decoder_bias = RelativeBias(config, False)
+        self.target_dropout = ResidualDropout()
+        if config.norm == "pre":
+            self.decoder_norm = layer_norm(config)
 
     def __call__(self, source_BS, target_BT, noise: Noise | None = None, packed: tuple[Packed, Packed] | None = None):
         """Logits (B, T, vocabulary) of every target token given the source and the target tokens before it.
@@ -145,19 +185,9 @@ class Transformer(nn.Module):
             x_BTD = layer(x_BTD, encoded_BSD, mask, source_mask, self._bias("decoder"), noise)
         return self.decoder_norm(x_BTD) if self.config.norm == "pre" else x_BTD
 
-    def encode(self, source_BS, noise: Noise | None = None, packed: Packed | None = None):
-        """The encoder's output (B, S, D) and the mask that hides the source's padding."""
-        mask = Mask(k_valid=source_BS != PAD)
-        if packed is not None:
-            mask = _within(packed, k_valid=mask.k_valid)
-        x_BSD = self.source_dropout(self._embed(source_BS, packed and packed.at_BQ), noise)
-        for layer in self.encoder:
-            x_BSD = layer(x_BSD, mask, self._bias("encoder"), noise)
-        return (self.encoder_norm(x_BSD) if self.config.norm == "pre" else x_BSD), mask
-
-    def start(self, encoded_BSD, length: int) -> list[LayerCache]:
-        """The decoding caches of all layers, with room for `length` target tokens."""
-        return [layer.start(encoded_BSD, length) for layer in self.decoder]
+    def start(self, encoded_BSD, source_mask: Mask, length: int) -> list[LayerCache]:
+        """The decoding caches of all layers, with room for `length` target tokens, from what `encode` returned."""
+        return [layer.start(encoded_BSD, source_mask, length) for layer in self.decoder]
 
     def step(self, token_BN, at, source_mask: Mask, caches: list[LayerCache], sees_BNS=None):
         """Logits (B, N, vocabulary) of target token `at` after each of N tokens at − 1; and the caches with these in them.
@@ -184,22 +214,6 @@ class Transformer(nn.Module):
     def table(self):
         """The embeddings (V, D) that inner products with `hidden` make `logits` of, in the type of the computation."""
         return self.embedding.embedding.astype(self.config.dtype)
-
-    def _embed(self, token_BQ, at_BQ=None):
-        x_BQD = self.embedding(token_BQ) * math.sqrt(self.config.width)
-        if self.config.positions != "sinusoidal":
-            return x_BQD
-        at_BQ = jnp.arange(token_BQ.shape[1])[None] if at_BQ is None else at_BQ
-        return x_BQD + sinusoidal(at_BQ, self.config.width).astype(x_BQD.dtype)
-
-    def _bias(self, side: str):
-        """What self-attention adds to its logits."""
-        match self.config.positions:
-            case "relative":
-                return getattr(self, f"{side}_bias")()
-            case "alibi":
-                return Alibi(self.config.heads)
-        return None
 
 
 def build(config: Config, variant: Any, vocabulary: int) -> Transformer:

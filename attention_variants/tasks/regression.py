@@ -21,7 +21,7 @@ from attention_variants import models, tasks
 from attention_variants.data import tables
 from attention_variants.data.tables import Scaled, Table, Whole
 from attention_variants.errors import InputError
-from attention_variants.models.heads import Noise, trace_weights
+from attention_variants.models.heads import Noise, check_route, sown_losses, trace_weights
 
 INPUTS = ("x", "y", "known", "read")  # of a model, in this order
 FLOOR = 1e-6  # of the probability of a class, where no row nearby has it
@@ -90,7 +90,9 @@ class Task:
     @classmethod
     def new(cls, settings) -> "Task":
         """A task whose table is read from its source. Raises InputError for bad data before anything is written."""
-        return cls(settings, sources.load(settings.name("data"), sources.TABLES).table(settings.data))
+        task = cls(settings, sources.load(settings.name("data"), sources.TABLES).table(settings.data))
+        check_route(task.model, settings.hypers.attention_dropout, *task._two_rows())
+        return task
 
     @classmethod
     def saved(cls, settings, workdir: pathlib.Path) -> "Task":
@@ -119,7 +121,8 @@ class Task:
     def batches(self, split: str, *, seed: int | None, multiple: int = 1, process=(0, 1)) -> Whole:
         """One sequence of a split's rows, whatever `multiple` and `process` are."""
         del split, multiple, process
-        return Whole(self._training, rows=self.config.rows, seed=seed)
+        made = lambda seed: tables.training(self._of_seed(seed), reads_all=self._reads_all)
+        return Whole(made, rows=self.config.rows, seed=seed)
 
     def tokens(self, batch) -> int:
         """How many rows a batch has."""
@@ -127,19 +130,19 @@ class Task:
 
     def init(self, key):
         """(params, model_state): float32 parameters; the lowest error on the test rows so far, for the authors' protocol."""
-        x, y, known = jnp.zeros((1, 2, self.scaled.x.shape[1])), jnp.zeros((1, 2, self.scaled.y.shape[1])), jnp.ones((1, 2), bool)
         state = {"rmse_best": jnp.float32(jnp.inf)} if self.config.protocol == "authors" else {}
-        return self.model.init(key, x, y, known, known).get("params", {}), state
+        return self.model.init(key, *self._two_rows()).get("params", {}), state
 
     def loss(self, params, model_state, batch, key, hypers):
-        """Half-way to the metric: squared error of the scaled target, or the cross-entropy in nats, summed over training rows."""
-        out_BNO = self._forward(params, batch, key, hypers)
-        loss_BN = self._loss(out_BNO, batch["y"])
+        """Squared error of the scaled target, or cross-entropy in nats, summed over training rows; and what variants `added`."""
+        out_BNO, sown = self._forward(params, batch, key, hypers)
         if self.config.protocol == "authors":  # of the parameters before this step, without dropout where there is any
-            judged = self._loss(out_BNO if key is None else self._forward(params, batch, None, {}), batch["y"])
+            judged = self._loss(self._forward(params, batch, None, {})[0], batch["y"])
             rmse = jnp.sqrt((judged * batch["tested"]).sum() / batch["tested"].sum()) * batch["scale"][0, 0]
             model_state = {"rmse_best": jnp.minimum(model_state["rmse_best"], jax.lax.stop_gradient(rmse))}
-        return (loss_BN * batch["trained"]).sum(), batch["trained"].sum(), {}, model_state
+        weight, added = batch["trained"].sum(), sown_losses(sown, batch["trained"].any(1))
+        total = (self._loss(out_BNO, batch["y"]) * batch["trained"]).sum() + added
+        return total, weight, {"added": (added, weight)} if sown else {}, model_state
 
     def evaluate(self, params, model_state, split, place) -> tuple[dict, list[dict[str, str]]]:
         """The metric and its kin on a split, in units of the target; of the training rows each is predicted from the others.
@@ -241,12 +244,15 @@ class Task:
         reach_N = 1.96 * np.sqrt(np.square(weights_QS) @ np.square(residual_N))
         return x_N, *(scaled.target(y_N[:, None]) for y_N in (y_N, y_N - reach_N, y_N + reach_N))
 
+    def _two_rows(self) -> tuple[jax.Array, ...]:
+        x, y = (jnp.zeros((1, 2, array.shape[1])) for array in (self.scaled.x, self.scaled.y))
+        return x, y, jnp.ones((1, 2), bool), jnp.ones((1, 2), bool)
+
     def _forward(self, params, batch, key, hypers):
-        """Predictions (1, N, O) of all rows of a batch; without a key, no dropout."""
-        noise, rngs = None, None
-        if key is not None:
-            noise, rngs = Noise(hypers["dropout"], hypers["attention_dropout"], batch["id"]), {"dropout": key}
-        return self.model.apply({"params": params}, *(batch[name] for name in INPUTS), noise, rngs=rngs)
+        """Predictions (1, N, O) of all rows of a batch, and what the variant has sown; without a key, no dropout."""
+        noise = None if key is None else Noise(hypers["dropout"], hypers["attention_dropout"], batch["id"])
+        rngs, given = {} if key is None else {"dropout": key}, (batch[name] for name in INPUTS)
+        return self.model.apply({"params": params}, *given, noise, rngs=rngs, mutable=["losses"])
 
     def _loss(self, out_BNO, y_BNO):
         """Of each row: the squared error, or −log of the probability of its class; float32."""
@@ -267,17 +273,6 @@ class Task:
         authors = self.config.protocol == "authors"
         split = tables.split(self.table, seed, 0.0 if authors else self.config.validation, self.config.test)
         return tables.scaled(self.table, split._replace(validation=split.test) if authors else split, to_range=authors)
-
-    def _training(self, seed: int) -> dict[str, np.ndarray]:
-        """What a training sequence is made of, by row."""
-        scaled = self._of_seed(seed)
-        made, rows = tables.sequence(scaled, reads_all=self._reads_all)
-        more = {
-            "trained": made["known"],
-            "tested": np.isin(rows, scaled.split.test),
-            "scale": np.full(len(rows), scaled.y_scale[0]),
-        }
-        return made | {name: value.astype(np.float32) for name, value in more.items()}
 
     def _predicted(self, params, scaled: Scaled, x_NF, place, split: str | None = None):
         """Predictions (N, O) of rows, those of the training rows, and (N,) which of the former have no known row in reach.

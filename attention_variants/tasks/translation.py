@@ -18,7 +18,7 @@ from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
 from attention_variants.models.decoding import beam, greedy, sample, search_all
-from attention_variants.models.heads import Noise, trace_weights
+from attention_variants.models.heads import Noise, check_route, sown_losses, trace_weights
 from attention_variants.models.transformer import Packed
 from attention_variants.ops.losses import projected_cross_entropy
 
@@ -104,7 +104,7 @@ class Task:
         }
         task = cls(settings, Subwords.train(pairs["train"].source + pairs["train"].target, settings.task.subwords), pairs)
         task._training_tokens()
-        if settings.model.route == "fused":
+        if settings.model.route in ("fused", "linear"):
             task._check_route(settings.hypers)
         return task
 
@@ -146,25 +146,27 @@ class Task:
         return self.model.init(key, tokens, tokens)["params"], {}
 
     def loss(self, params, model_state, batch, key, hypers):
-        """Label-smoothed cross-entropy in nats, summed over target tokens; without a key, no dropout and no smoothing."""
+        """Label-smoothed cross-entropy in nats, summed over target tokens; without a key, no dropout and no smoothing.
+
+        In training, what variants add for each pair is in it, and a metric of its own, `added`.
+        """
         noise, rngs = None, None
         if key is not None:
             noise = Noise(hypers["dropout"], hypers["attention_dropout"], batch["id"])
             rngs = {"dropout": key}
         inputs = batch["source"], batch["target"], noise, _packed(batch)
-        x_BTD = self.model.apply({"params": params}, *inputs, method="hidden", rngs=rngs)
+        x_BTD, sown = self.model.apply({"params": params}, *inputs, method="hidden", rngs=rngs, mutable=["losses"])
         table_VD = self.model.apply({"params": params}, method="table")
         smoothing = 0.0 if key is None else hypers["label_smoothing"]
         total, weight = projected_cross_entropy(x_BTD, table_VD, batch["target"], batch["target"] != PAD, smoothing)
-        return total, weight, {}, model_state
+        added = sown_losses(sown, (batch["target"] != PAD).any(1))
+        return total + added, weight, {"added": (added, weight)} if sown else {}, model_state
 
     def _check_route(self, hypers: Hypers) -> None:
         """Raises InputError where the model's route cannot take what training or decoding asks of it."""
         token = jnp.ones((1, 2), jnp.int32)
-        noise = Noise(None, hypers.attention_dropout or None, jnp.zeros(1, jnp.uint32))
         packed = (Packed(token, token), Packed(token, token)) if self.config.packed else None
-        keys = {name: jax.random.key(0) for name in ("params", "dropout")}
-        variables = jax.eval_shape(lambda: self.model.init(keys, token, token, noise, packed))
+        variables = check_route(self.model, hypers.attention_dropout, token, token, packed=packed)
         jax.eval_shape(lambda params: greedy(self.model, params, token, length=2), variables["params"])
 
     def evaluate(self, params, model_state, split, place) -> tuple[dict, list[dict[str, str]]]:

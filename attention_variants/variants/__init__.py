@@ -4,7 +4,11 @@ A variant file holds the formula and its source on top, and two names:
 
 - `Config`: a frozen dataclass, the only place where the variant's defaults are written;
 - `Layer(config, heads, size)`: a linen module, `layer(q_BQHK, k_BSHK, mask, row_B=None) -> Score`. `heads` and `size` are H and K:
-  where keys come from a cache, q and k are None. `row_B` are the ids of the examples in training, for what is random there.
+  what is not known yet, or may not be looked at, is None: q where queries are of another sequence than keys, which is still to be
+  written in a decoder; k, too, where keys come one by one. `row_B` are the ids of the examples in training, for what is random
+  there. What is to be added to the loss of an example, `layer` sows into the collection `losses`, (B,).
+
+A file without them is a part that variants share.
 
 A Config with `project = False` has the inputs themselves as queries and keys, the whole of them in every head.
 

@@ -10,14 +10,13 @@ import math
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from attention_variants.errors import InputError
-from attention_variants.ops.dropout import Dropout, kept
 from attention_variants.ops.kernels import FLAT, Kernel
 from attention_variants.ops.magnitudes import Magnitude
 from attention_variants.ops.widths import Adapt
+from attention_variants.variants.weighted import Weighted, magnitude
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,26 +46,12 @@ class Width:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Width):
-    """Kernel and width, see `Width`; widths but those of a rule are in units of d^¼, in which the dot product's is 1.
-
-    `magnitude`: of keys, ‖k‖_p² ("squared") or ‖k‖_p^p ("p") over 2√d, or none. `p`: at least 1; `learn_p` starts from there.
-    `magnitude_dropout`: in training, that share of the keys of a head has magnitude 1.
-    """
-
-    magnitude: Literal["none", "squared", "p"] = "none"
-    p: float = 2.0
-    learn_p: bool = False
-    magnitude_dropout: float = 0.0
+class Config(Weighted, Width):
+    """See `Width`, whose widths but those of a rule are in units of d^¼, in which the dot product's is 1; and `Weighted`."""
 
     def __post_init__(self):
-        super().__post_init__()
-        if not 1 <= self.p < math.inf:
-            raise InputError(f"variant.p is {self.p}; expected a number from 1 on")
-        if self.learn_p and (self.p == 1 or self.magnitude == "none"):
-            raise InputError("variant.learn_p wants a magnitude, and a variant.p above 1 to start from")
-        if not 0 <= self.magnitude_dropout < 1:
-            raise InputError(f"variant.magnitude_dropout is {self.magnitude_dropout}; expected a rate of at least 0 and below 1")
+        Width.__post_init__(self)
+        Weighted.__post_init__(self)
 
 
 class Layer(nn.Module):
@@ -78,17 +63,8 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, q_BQHK, k_BSHK, mask, row_B=None) -> Kernel:
-        config, magnitude = self.config, None
-        if config.magnitude != "none":
-            p_H = kept_BSH = None
-            if config.learn_p:
-                start = nn.initializers.constant(math.log(math.expm1(config.p - 1)))
-                p_H = 1 + jax.nn.softplus(self.param("p", start, (self.heads,)))
-            if config.magnitude_dropout and row_B is not None:
-                dropout = Dropout(config.magnitude_dropout, self.make_rng("dropout"), row_B)
-                kept_BSH = kept(dropout, k_BSHK.shape[:3]).astype(jnp.float32) / (1 - config.magnitude_dropout)
-            magnitude = Magnitude(p_H, config.p, config.magnitude, kept_BSH)
-        return score(self, mask, unit=math.sqrt(self.size), in_cache=k_BSHK is None, magnitude=magnitude)
+        unit, weighed = math.sqrt(self.size), magnitude(self, k_BSHK, row_B)
+        return score(self, mask, unit=unit, in_cache=k_BSHK is None, magnitude=weighed)
 
 
 def score(layer: nn.Module, mask, *, unit: float, in_cache: bool, magnitude: Magnitude | None = None) -> Kernel:

@@ -7,10 +7,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from cases.variants import CONFIGS
 
 from attention_variants.analysis.decomposition import decompose, distances
 from attention_variants.errors import InputError
 from attention_variants.models.heads import MultiHeadAttention, trace_weights
+from attention_variants.ops.masks import Mask
 from attention_variants.train import runs
 
 
@@ -61,6 +63,20 @@ def test_large_logits_and_rotated_keys_have_parts_too(rotary, variant):
     near = -np.square(np.float64(distances(trace))) / (2 * np.sqrt(6))
     np.testing.assert_allclose(near - near.max((2, 3), keepdims=True), parts.log_similarity_BHQS, rtol=1e-4, atol=1e-2)
     assert near.min() < -100
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("rotary", [False, True])
+def test_every_variant_has_parts(name, rotary):
+    """Whose product over its sum is the weight, with padding and a causal mask, for every variant, turned by place or not."""
+    x = jax.random.normal(jax.random.key(0), (2, 7, 12))
+    mask = Mask(causal=True, k_valid=np.arange(7) != np.array([[1], [3]]))
+    module = MultiHeadAttention(3, variant=CONFIGS[name], rotary=rotary)
+    trace = module.apply(module.init(jax.random.key(1), x), x, mask=mask, mutable=["trace"])[1]["trace"]
+    parts = decompose(trace)
+    np.testing.assert_allclose(product_of(parts), parts.weights_BHQS, atol=1e-12)
+    np.testing.assert_allclose(parts.weights_BHQS, trace_weights(trace), atol=1e-6)
+    assert distances(trace).shape == parts.weights_BHQS.shape
 
 
 def test_a_bias_is_refused(traces):

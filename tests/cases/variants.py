@@ -9,14 +9,18 @@ import pytest
 
 from attention_variants import variants
 from attention_variants.ops.attend import attend
-from attention_variants.variants import rbf
+from attention_variants.ops.masks import Mask
+from attention_variants.variants import implicit_kernel, rbf
 
 B, Q, S, H, K, V = 2, 5, 7, 3, 11, 13
-# Every variant as it is by default, and what else one of them may be.
+# Every variant as it is by default but for its size, and what else one of them may be.
 CONFIGS = {name: variants.load(name).Config() for name in variants.names()} | {
+    "implicit_kernel": implicit_kernel.Config(points=6),  # of 64, squares for the linear route take minutes to compile
     "rbf, gaussian with a magnitude": rbf.Config(magnitude="squared", p=3.0),
     "rbf, learned": rbf.Config("laplace", learn_width=True, per_head=True, magnitude="squared", p=3.0, learn_p=True),
     "rbf, compact": rbf.Config("triangular", width=6.0, magnitude="p", p=1.5),
+    "implicit_kernel, sampled": implicit_kernel.Config(mode="sampled", points=6, stationary=True, positive="shifted"),
+    "implicit_kernel, copula": implicit_kernel.Config(mode="copula", points=6, magnitude="none"),
 }
 
 
@@ -38,15 +42,16 @@ def layer(name):
 
 
 def score_of(name, q, k, mask=None):
-    return layer(name)[0].apply(layer(name)[1], q, k, mask)
+    own = q.shape[1] == k.shape[1]  # queries of another sequence are not shown to a variant
+    return layer(name)[0].apply(layer(name)[1], q if own else None, k, mask)
 
 
 def out(name, q, k, v, mask=None, **kwargs):
     return attend(q, k, v, score=score_of(name, q, k, mask), mask=mask, **kwargs)
 
 
-def prepared(name, q, k):
-    score = score_of(name, q, k)
+def prepared(name, q, k, mask=None):
+    score = score_of(name, q, k, mask)
     return score, score.prepare_queries(q, jnp.arange(q.shape[1])[None]), score.prepare_keys(k, jnp.arange(k.shape[1])[None])
 
 
@@ -59,18 +64,36 @@ def gradients(name, q, k, v, mask, weight, **kwargs):
     return jax.jit(jax.grad(total, argnums=(0, 1, 2, 3)))(score_of(name, q, k, mask), q, k, v)
 
 
-def takes(name, route):
-    """Skips a law where the route cannot take the variant, which then says so."""
-    q, k, v = arrays()
-    score, queries, keys = prepared(name, q, k)
-    if route == "fused" and jax.eval_shape(score.as_dot, queries, keys) is None:
-        with pytest.raises(ValueError, match="has no as_dot"):
-            attend(q, k, v, score=score, route=route)
-        pytest.skip("the variant is no inner product of features")
+def takes(name, route, mask=None, keys=S):
+    """Skips a law where the route cannot take the variant, or the mask, which must then be refused."""
+    q, k, v = arrays(keys=keys)
+    score, queries, keys_ = prepared(name, q, k)
+    mask = mask or Mask()
+    spectral = name.startswith("implicit_kernel") and "authors" not in name
+    if route == "linear" and not (spectral and mask.dense is None and not (mask.causal and keys != Q)):
+        why = "it knows causal=True|causal=True wants as many" if spectral else "has no as_kernel"
+    elif route == "fused" and jax.eval_shape(score.as_dot, queries, keys_) is None:
+        why = "has no as_dot"
+    else:
+        return
+    with pytest.raises(ValueError, match=why):
+        attend(q, k, v, score=score, mask=mask, route=route)
+    pytest.skip(why)
 
 
-def assert_close(a, b, tolerance=1e-5):
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance), a, b)
+def assert_close(a, b, tolerance=1e-5, relative=False):
+    """To so much, of each number and beside; `relative` is beside to the largest of each array, where that is above 1."""
+
+    def close(a, b):
+        size = max(1.0, float(np.max(np.abs(np.where(np.isfinite(b), b, 0.0)), initial=0.0))) if relative else 1.0
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * size)
+
+    jax.tree.map(close, a, b)
+
+
+def rounds(name) -> bool:
+    """Whether the logarithm of a small square is in the variant's logits, whose rounding is that of numbers far above it."""
+    return name.startswith("implicit_kernel")
 
 
 def finite(tree):

@@ -128,7 +128,7 @@ def test_decoding_step_by_step_is_decoding_at_once(norm, positions):
     whole = c.run(c.params, c.source, c.target)
     encoded, mask = c.model.apply(c.params, c.source, method="encode")
     step = jax.jit(functools.partial(c.model.apply, method="step"))
-    caches = c.model.apply(c.params, encoded, T + 2, method="start")
+    caches = c.model.apply(c.params, encoded, mask, T + 2, method="start")
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), caches)
     token = jnp.full(B, reference.BEGIN)
     for at in range(T):
@@ -148,7 +148,7 @@ def test_keys_may_have_another_size_than_values():
     assert shapes == {"query": (H * K, H, 5), "key": (H * K, H, 5), "value": (H * K, H, K), "out": (H, K, H * K)}
     whole = model.apply(params, c.source, c.target)
     encoded, mask = model.apply(params, c.source, method="encode")
-    caches = model.apply(params, encoded, T, method="start")
+    caches = model.apply(params, encoded, mask, T, method="start")
     token = jnp.full(B, reference.BEGIN)
     for at in range(T):
         logits, caches = model.apply(params, token[:, None], at, mask, caches, method="step")
@@ -160,7 +160,7 @@ def test_what_stands_in_a_cache_before_it_is_written_does_not_matter():
     c = case("post")
     encoded, mask = c.model.apply(c.params, c.source, method="encode")
     step = jax.jit(functools.partial(c.model.apply, method="step"))
-    clean = c.model.apply(c.params, encoded, T, method="start")
+    clean = c.model.apply(c.params, encoded, mask, T, method="start")
     dirty = [cache._replace(target=jax.tree.map(lambda x: x + 7.0, cache.target)) for cache in clean]
     for at, token in enumerate(c.target.T[:3]):
         (logits, clean), (other, dirty) = (step(c.params, token[:, None], at, mask, caches) for caches in (clean, dirty))

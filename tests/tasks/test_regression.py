@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attention_variants import tasks
-from attention_variants.data import downloads
+from attention_variants.data import downloads, tables
 from attention_variants.errors import InputError
 from attention_variants.models import kernel_smoother
 from attention_variants.models.heads import trace_weights
@@ -94,12 +94,14 @@ def test_a_learned_width_is_as_good_as_the_best_of_fifty(data, configured, tmp_p
     assert float(fixed.max()) > 1.2 * learned
 
 
-@pytest.mark.parametrize("variant", ["standard", "rbf", "kernel_pooling"])
+@pytest.mark.parametrize("variant", ["standard", "rbf", "kernel_pooling", "implicit_kernel"])
 @pytest.mark.parametrize("setting", ["inductive", "transductive"])
 def test_what_a_prediction_may_depend_on(variant, setting, configured, place):
     """Never on targets of test rows, or on its own; on features of other test rows in a transductive Transformer alone."""
     model = "kernel_smoother" if variant == "kernel_pooling" else "row_transformer"
-    config = configured(f"variant={variant},model={model}", **{"task.setting": setting, "data.rows": 60})
+    changes = {"task.setting": setting, "data.rows": 60}
+    changes |= {"variant.mode": "sampled"} if variant == "implicit_kernel" else {}
+    config = configured(f"variant={variant},model={model}", **changes)
     task = tasks.load("regression").Task.new(settings_lib.parse(config))
     params, _ = task.init(jax.random.key(0))
     scaled, rows = task.scaled, task.scaled.split.test
@@ -123,6 +125,29 @@ def test_what_a_prediction_may_depend_on(variant, setting, configured, place):
     moved, moved_training = predicted(y=y)
     assert np.array_equal(moved, base) != (model == "kernel_smoother")
     assert np.array_equal(moved_training[3], base_training[3])
+
+
+@pytest.mark.parametrize("model", ["row_transformer", "kernel_smoother"])
+@pytest.mark.parametrize("change", [{"task.setting": "inductive"}, {"task.setting": "transductive"}, {"task.protocol": "authors"}])
+def test_nothing_is_trained_on_targets_of_other_rows(change, model, configured):
+    """Targets of validation and test rows move neither the loss nor any gradient; that of a training row does."""
+    if model == "kernel_smoother" and "task.protocol" in change:
+        pytest.skip("the authors have none")
+    variant = "kernel_pooling" if model == "kernel_smoother" else "standard"
+    task = tasks.load("regression").Task.new(settings_lib.parse(configured(f"variant={variant},model={model}", **change)))
+    params, state = task.init(jax.random.key(0))
+    batch = task.batches("train", seed=0)[0]
+    trained = np.isin(tables.sequence(task.scaled, reads_all=task._reads_all)[1], task.scaled.split.train)
+    assert trained.all() == (change == {"task.setting": "inductive"})
+
+    def learned(rows):
+        given = batch | {"y": batch["y"] + 7.0 * rows[None, :, None].astype(np.float32)}
+        loss = lambda params: task.loss(params, state, given, None, {})[0]
+        return jax.value_and_grad(loss)(params)
+
+    base = learned(np.zeros_like(trained))
+    jax.tree.map(np.testing.assert_array_equal, learned(~trained), base)
+    assert learned(trained & (np.cumsum(trained) == 3))[0] != base[0]  # of one, or a smoother moves with them
 
 
 @pytest.mark.parametrize("variant", ["standard", "rbf"])

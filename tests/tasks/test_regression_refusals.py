@@ -18,6 +18,16 @@ BAD = {
         {},
         "rule=silverman is of kernels, and variant=standard has none",
     ),
+    "a route without dropout": (
+        "model=row_transformer",
+        {"model.route": "fused", "hypers.attention_dropout": 0.1},
+        "route='fused' cannot take this: fused kernels have no dropout",
+    ),
+    "a route of other kernels": (
+        "model=row_transformer,variant=rbf",
+        {"model.route": "linear"},
+        "route='linear' cannot take this: Kernel has no as_kernel",
+    ),
     "parts of a whole": ("", {"optimizer.accumulate": 2}, "optimizer.accumulate is 2; a table is one sequence, expected 1"),
 }
 

@@ -1,0 +1,94 @@
+"""The learned kernels of a run: over distance beside an RBF kernel, their frequencies, their values, and how heads hang together.
+
+    python -m attention_variants.analysis.spectra --workdir=runs/demo       # pictures below runs/demo/figures/spectra
+
+For every attention layer whose score is spectral (`ops.spectral`), of the queries and keys that the run's own heatmaps show.
+"""
+
+import math
+import pathlib
+
+import numpy as np
+from absl import app, flags
+
+from attention_variants.errors import InputError
+from attention_variants.figures import spectra
+from attention_variants.ops.products import inner
+from attention_variants.ops.rotary import Rotary
+from attention_variants.ops.spectral import Spectral
+from attention_variants.train import runs
+from attention_variants.train.cli import fail, prepare
+
+
+def spectral(trace: dict) -> Spectral | None:
+    """The spectral score of a layer, rotary or not; None where it has another."""
+    score = trace["score"].score if isinstance(trace["score"], Rotary) else trace["score"]
+    return score if isinstance(score, Spectral) else None
+
+
+def kernels(trace: dict) -> dict[str, np.ndarray]:
+    """Of one layer's trace: `distance`, `kappa`, `similarity` and `rbf` of the first example, (H, Q, S); all `frequencies` (H, N).
+
+    `rbf` is exp(−distance² / 2√d), the similarity inside scaled dot-product attention.
+    """
+    score, queries, keys = spectral(trace), trace["queries"], trace["keys"]
+    keys = keys[0] if isinstance(trace["score"], Rotary) else keys
+    q_QHK, k_SHK = (np.asarray(trace[name])[0] for name in ("q_BQHK", "k_BSHK"))
+    phi_BQHF = getattr(queries, "phi_BSHF", queries)
+    square = np.square(q_QHK[:, None] - k_SHK[None]).sum(-1).transpose(2, 0, 1)
+    drawn = [np.asarray(w)[0] if w.ndim == 4 else np.asarray(w) for w in (score.w1, score.w2) if w is not None]
+    return {
+        "distance": np.sqrt(square),
+        "kappa": np.asarray(inner(phi_BQHF[:1], keys.phi_BSHF[:1]))[0],
+        "similarity": np.exp(np.asarray(score.log_similarity(queries, keys))[0]),
+        "rbf": np.exp(-square / (2 * math.sqrt(q_QHK.shape[-1]))),
+        "frequencies": np.concatenate([w.transpose(1, 0, 2).reshape(w.shape[1], -1) for w in drawn], 1),
+    }
+
+
+def correlation(trace: dict) -> np.ndarray | None:
+    """(H, H): how the noise of heads is correlated, the mean over features of |correlation|; None where it is not to be."""
+    sampler = trace.get("variant", {}).get("sampler", {})
+    return abs(np.asarray(sampler["correlation"])[0]).mean(0) if "correlation" in sampler else None
+
+
+def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
+    """The pictures of every layer with a spectral kernel. Raises InputError where there is none."""
+    loaded, paths = runs.Loaded(workdir, tell), []
+    folder = loaded.workdir / "figures" / "spectra"
+    for name, (trace, queries, keys) in loaded.task.traces(loaded.params, loaded.model_state, loaded.place).items():
+        if (score := spectral(trace)) is None:
+            continue
+        found, title, cut = kernels(trace), name.replace("_", " "), np.s_[:, : len(queries), : len(keys)]
+        distance, kappa, similarity, rbf = (found[part][cut] for part in ("distance", "kappa", "similarity", "rbf"))
+        size, along = trace["q_BQHK"].shape[-1], np.linspace(0, distance.max(), 200)
+        new = [folder / f"{name}_{kind}.png" for kind in ("over_distance", "frequencies", "values")]
+        relative, line = similarity / similarity.max((1, 2), keepdims=True), np.exp(-np.square(along) / (2 * math.sqrt(size)))
+        spectra.over_distance(new[0], distance, relative, along, line, title=f"{title}: similarity over its largest")
+        deviation = 1 / (2 * math.pi * size**0.25 * (math.sqrt(2) if score.positive == "squared" else 1))
+        spectra.densities(new[1], found["frequencies"], deviation, title=f"{title}: spectral density")
+        spectra.histograms(new[2], {"RBF": rbf, "κ": kappa, "similarity": similarity}, title=title)
+        if (together := correlation(trace)) is not None:
+            new.append(folder / f"{name}_heads.png")
+            spectra.correlations(new[-1], together, title=f"{title}: correlation of heads")
+        paths += new
+    if not paths:
+        raise InputError(f"{workdir} has no layer with a spectral kernel; expected a run of variant=implicit_kernel")
+    return paths
+
+
+def main(arguments: list[str]) -> None:
+    del arguments
+    prepare()
+    try:
+        if not flags.FLAGS.workdir:
+            raise InputError("--workdir is missing; expected the folder of a training run")
+        for path in draw(flags.FLAGS.workdir):
+            print(path)
+    except InputError as error:
+        fail(str(error))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "The folder of a training run.")
+    app.run(main)
