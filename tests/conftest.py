@@ -12,16 +12,19 @@ import pooch
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
-jax.config.update("jax_disable_most_optimizations", True)  # in this process only: tests compile much and compute little
+jax.config.update("jax_disable_most_optimizations", True)  # tests compile much and compute little
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _home(tmp_path_factory):
-    """The home folder of this session, where programs that it has compiled are kept; it is gone with the session."""
+    """The home folder of this session, where programs that any of its workers has compiled are kept; it is gone with it."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
+    home.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("HOME", str(home))
         yield
 
 
@@ -39,6 +42,12 @@ def as_users_compile():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session")
+def optimised():
+    """What an environment has to say where subprocesses are to compile as users do: what is measured of them is what users get."""
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +84,11 @@ def trained(make_config, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def environment(_home):
-    """The environment of subprocesses: no accelerator, no network, four virtual devices."""
+    """The environment of subprocesses: no accelerator, no network, four virtual devices, quick compilation."""
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     kept = {k: v for k, v in os.environ.items() if k.lower() != "no_proxy" and not k.startswith("JAX_")}
-    return kept | nowhere | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)}
+    ours = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+    return kept | nowhere | ours
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,10 @@ TEXTS = {
     "table": b"rooms,price\n1,10\ntwo,20\n3,30\n",
     "same": b"rooms,price\n1,10\n2,10\n3,10\n",
     "gzip": b"\x1f\x8b\x08\x00broken",
+    "labelled": b"text\tlabel\n" + b"a film\tgood\nno film\tbad\n" * 9,
+    "neutral": b"text\tlabel\na film\tgood\nfilm\tneutral\n",
+    "ragged": b"text\tlabel\na film\tgood\nno film bad\n",
+    "vectors": b"a 1 2 3\nfilm 1 2 3\nno 1 2\n",
 }
 
 
@@ -31,6 +35,11 @@ def parallel(source: str, target: str = "good", validation: str = "good") -> lis
 def table(file: str, target: str) -> list[str]:
     flags = [f"--config.data.path={{texts}}/{file}", f"--config.data.target={target}", "--workdir={new}"]
     return ["--config=configs/regression.py:data=csv_file", *flags]
+
+
+def labelled(train: str, *more: str) -> list[str]:
+    flags = [f"--config.data.train={{texts}}/{train}", "--config.task.tokens=words", *more, "--workdir={new}"]
+    return ["--config=configs/classification.py:data=tsv_file,tiny", *flags]
 
 
 # What is wrong: (flags, where {new} is a workdir that is not there yet; a word of the sentence; standard input).
@@ -87,6 +96,19 @@ CASES = {
     "a column that is not there": (table("table", "prize"), "'prize'; did you mean 'price'?"),
     "a cell that is no number": (table("table", "price"), "line 3, column 'rooms', is 'two'; expected a number"),
     "a target that never changes": (table("same", "price"), "is the same in all 3 rows"),
+    "an unknown set of sentences": (
+        ["--config=configs/classification.py:data=sentences,set=tre", "--workdir={new}"],
+        "unknown value of config.data.set 'tre'; did you mean 'trec'",
+    ),
+    "a line with too few fields": (labelled("ragged"), "ragged, line 3, has 1 fields; expected 2"),
+    "a label that training has not": (
+        labelled("labelled", "--config.data.validation={texts}/neutral"),
+        "the label 'neutral' of the validation sentence 'film' is that of no training sentence",
+    ),
+    "vectors of two widths": (
+        labelled("labelled", "--config.task.vectors={texts}/vectors"),
+        "vectors, line 3, has 2 numbers; expected 3, as on line 1",
+    ),
     "unknown size": (["--config=configs/translation.py:size=tny", "--workdir={new}"], "unknown size 'tny'; did you mean 'tiny'?"),
     "unknown data": (
         ["--config=configs/translation.py:data=multi30", "--workdir={new}"],

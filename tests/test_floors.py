@@ -123,7 +123,7 @@ def test_ops_is_pure_maths_on_jax():
 )
 def test_a_name_finds_a_module_and_none_is_imported_by_name(folder, names):
     """The files that a config selects are never imported by those that load them; the config file is."""
-    selected = {"tasks": {"Task"}, "variants": {"Layer"}, "data": {"METRIC", "table"}}[names]
+    selected = {"tasks": {"Task"}, "variants": {"Layer"}, "data": {"METRIC", "table", "labelled"}}[names]
     files = {
         p.stem
         for p in (PACKAGE / names).glob("*.py")

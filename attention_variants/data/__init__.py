@@ -7,7 +7,8 @@ A source of sentence pairs is a file with
 - `splits(config)`: the names of its splits, "train" and "validation" among them;
 - `read(config, split) -> Pairs`.
 
-A source of tables has `Config` and `table(config) -> tables.Table`.
+A source of tables has `Config` and `table(config) -> tables.Table`; one of labelled sentences `Config` and
+`labelled(config) -> labelled.Labelled`.
 
 To add one, write the file; it is selected by its name.
 """
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from attention_variants import modules
 
 CONTRACT = ("Config",)
-PAIRS, TABLES = ("Config", "METRIC", "splits", "read"), ("Config", "table")
+PAIRS, TABLES, LABELLED = ("Config", "METRIC", "splits", "read"), ("Config", "table"), ("Config", "labelled")
 
 
 class Pairs(NamedTuple):

@@ -5,7 +5,7 @@ one compiled program. Batch k is the same whoever asks for it, so the pipeline's
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +71,7 @@ class Epochs:
     per_epoch: int
     padding: float
     shapes: list[Shape]
+    _length: int | None = None
     _planned: tuple[int | None, list] = (None, [])
 
     def until(self, length: int):
@@ -86,11 +87,11 @@ class Epochs:
         return other
 
     def __len__(self) -> int:
-        return self._length
+        return self.per_epoch if self._length is None else self._length
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        if not 0 <= k < self._length:
-            raise IndexError(f"batch {k} of {self._length}")
+        if not 0 <= k < len(self):
+            raise IndexError(f"batch {k} of {len(self)}")
         epoch, i = divmod(int(k), self.per_epoch)
         planned, batches = self._planned  # one assignment, so that grain's threads always see a pair that belongs together
         if planned != epoch:
@@ -116,6 +117,7 @@ class Batches(Epochs):
         multiple: int = 1,
         round_to: int = 1,
         process: tuple[int, int] = (0, 1),
+        among: Callable[[int], np.ndarray] | None = None,
     ):
         """Plans the batches of an epoch.
 
@@ -127,25 +129,39 @@ class Batches(Epochs):
           multiple: rows are a multiple of this, for devices and accumulation to divide.
           round_to: lengths are a multiple of this, so that other data finds programs that are compiled already.
           process: (which, of how many): each takes its part of every batch's rows.
+          among: the places of those pairs that a seed has, as many for each; by default all. Shapes are chosen for all pairs.
         """
-        self._tokens, self._seed, self._process = tokens, seed, process
+        self._tokens, self._seed, self._process, self._among = tokens, seed, process, among
         lengths = tokens.lengths()
+        many = len(lengths) if among is None else len(among(seed))
         cells, cell_of, counts = np.unique(lengths, axis=0, return_inverse=True, return_counts=True)
         best = None
         for pairs in candidate_lengths(cells, counts, round_to):
-            shapes = [Shape(*pair, rows_of(max(pair), batch_tokens, len(lengths), multiple)) for pair in pairs]
+            shapes = [Shape(*pair, rows_of(max(pair), batch_tokens, many, multiple)) for pair in pairs]
             chosen = assign(cells, shapes)
             sizes = np.bincount(chosen, counts, minlength=len(shapes)).astype(int)
             filled = [shape for shape, _ in fill(shapes, [np.arange(size) for size in sizes])]
-            padding = 1 - lengths.sum() / sum(s.rows * (s.source + s.target) for s in filled)
+            padding = 1 - lengths.sum() / _room(filled)
             if best is None or padding < best[0]:
-                best = padding, len(filled), shapes, chosen
+                best = padding, shapes, chosen
             if padding < max_padding:
                 break
-        self.padding, self.per_epoch, self.shapes, chosen = best
-        shape_of = chosen[cell_of.reshape(-1)]
-        self._members = [np.flatnonzero(shape_of == i) for i in range(len(self.shapes))]
-        self._length = self.per_epoch
+        _, self.shapes, chosen = best
+        self._shape_of = chosen[cell_of.reshape(-1)]
+        self._take()
+
+    def seeded(self, seed: int):
+        other = super().seeded(seed)
+        other._take()
+        return other
+
+    def _take(self) -> None:
+        """Plans an epoch of the pairs that the seed has."""
+        rows = np.arange(len(self._shape_of)) if self._among is None else self._among(self._seed)
+        self._members = [rows[self._shape_of[rows] == i] for i in range(len(self.shapes))]
+        filled = [shape for shape, _ in fill(self.shapes, self._members)]
+        self.per_epoch = len(filled)
+        self.padding = 1 - self._tokens.lengths()[rows].sum() / _room(filled)
 
     def _batch(self, planned: tuple[Shape, np.ndarray]) -> dict[str, np.ndarray]:
         (shape, rows), (which, of) = planned, self._process
@@ -179,6 +195,11 @@ def stream(batches: Epochs, *, threads: int = 1, ahead: int = 8):
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+
+
+def _room(shapes: list[Shape]) -> int:
+    """How many tokens batches of these shapes have place for."""
+    return sum(shape.rows * (shape.source + shape.target) for shape in shapes)
 
 
 def rows_of(longer: int, batch_tokens: int, pairs: int, multiple: int) -> int:

@@ -52,7 +52,6 @@ class PackedBatches(Epochs):
             pairs *= 1.25
         self.padding, self.per_epoch, shape, self._row_of, self._cell_in = best
         self.shapes = [shape]
-        self._length = self.per_epoch
 
     def _plan(self, epoch: int) -> list[list[np.ndarray]]:
         random = np.random.default_rng((self._seed, epoch))

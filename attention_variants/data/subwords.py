@@ -1,10 +1,12 @@
-"""Subwords by byte-pair encoding (Sennrich et al. 2016), one vocabulary for both languages; trained on the training split.
+"""Subwords by byte-pair encoding (Sennrich et al. 2016), one vocabulary for both languages; or words.
 
-Text comes back as it went in, but for runs of white space and characters that training never saw.
+Trained on the training split. Of subwords, text comes back as it went in, but for runs of white space and characters that training
+never saw.
 """
 
 import os
 import pathlib
+import re
 from collections.abc import Iterable
 
 import tokenizers
@@ -35,6 +37,18 @@ class Subwords:
         tokenizer.decoder = decoders.Metaspace()
         # A size below the alphabet's leaves the alphabet alone: characters.
         trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
+        tokenizer.train_from_iterator(sentences, trainer)
+        return cls(tokenizer)
+
+    @classmethod
+    def of_words(cls, sentences: Iterable[str], least: int = 1) -> "Subwords":
+        """A vocabulary of the words that white space separates and that `sentences` have at least so often; they are not split."""
+        tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIAL[3]))
+        special = Regex(rf"(?<!\S)({'|'.join(map(re.escape, SPECIAL))})(?!\S)")  # written in a text it is text
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(special, "\ufffd")])
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        limits = dict(vocab_size=2**31, min_frequency=least)
+        trainer = trainers.WordLevelTrainer(special_tokens=list(SPECIAL), show_progress=False, **limits)
         tokenizer.train_from_iterator(sentences, trainer)
         return cls(tokenizer)
 

@@ -51,6 +51,24 @@ def test_rows_hold_their_pairs_and_padding():
                 assert not target.any()
 
 
+@pytest.mark.parametrize("max_padding", [0.1, 1.0])
+def test_pairs_of_a_seed_are_those_of_its_epochs(max_padding):
+    """Each once an epoch; in one shape, seeds share it and have as many batches."""
+    among = lambda seed: np.random.default_rng(seed).permutation(211)[:89]
+    batches = Batches(TOKENS, batch_tokens=300, seed=3, max_padding=max_padding, among=among)
+    for seed, own in ((3, batches), (5, batches.seeded(5))):
+        for epoch in range(2):
+            k = epoch * own.per_epoch
+            found = [i for batch in (own.until(10_000)[k + j] for j in range(own.per_epoch)) for i in ids(batch)]
+            assert sorted(found) == sorted(among(seed))
+        again = Batches(TOKENS, batch_tokens=300, seed=seed, max_padding=max_padding, among=among)
+        assert (own.shapes, own.per_epoch, own.padding) == (again.shapes, again.per_epoch, again.padding)
+        assert all(same(a, b) for a, b in zip(own, again, strict=True))
+        assert own.shapes == batches.shapes
+        real = sum((batch[side] != PAD).sum() for batch in own for side in ("source", "target"))
+        assert own.padding == pytest.approx(1 - real / sum(batch[s].size for batch in own for s in ("source", "target")))
+
+
 def test_ragged_rows_come_back():
     rows = [[1, 2], [], [3], [4, 5, 6]]
     ragged = Ragged.of(rows)

@@ -120,3 +120,21 @@ Subwords.train(pairs.source + pairs.target, 300).save(pathlib.Path(sys.argv[1]))
     pairs = dates.read(dates.Config(train=500), "train")
     here = Subwords.train(pairs.source + pairs.target, 300)
     assert ids(Subwords.load(tmp_path / "a"), pairs.source) == ids(here, pairs.source)
+
+
+def test_words_are_whole_and_rare_ones_unknown():
+    """White space separates them; END is last; a special token that a text writes out is a word like another."""
+    vocabulary = Subwords.of_words(["a b a  [MAX", "c's\ta [MAX ]"], least=2)
+    assert {vocabulary.pieces([token])[0] for token in range(4, len(vocabulary))} == {"a", "[MAX"}
+    a, list_of = (row[0] for row in vocabulary.encode(["a", "[MAX"]))
+    rows = vocabulary.encode(["a b\u00a0[MAX", "", " <pad> </s> <s> <unk> a", "<pad>a"])
+    assert [row.tolist() for row in rows] == [[a, UNKNOWN, list_of, END], [END], [UNKNOWN] * 4 + [a, END], [UNKNOWN, END]]
+
+
+def test_words_come_back_from_their_file(tmp_path):
+    vocabulary = Subwords.of_words(["one two", "two </s>"])
+    vocabulary.save(tmp_path / "v.json")
+    again = Subwords.load(tmp_path / "v.json")
+    lines = ["two one three </s>"]
+    assert [row.tolist() for row in again.encode(lines)] == [row.tolist() for row in vocabulary.encode(lines)]
+    assert len(again) == len(vocabulary) == 7

@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 
+from attention_variants.data import downloads
 from attention_variants.errors import InputError
 from experiments import speed
 from experiments.timing import Contender, Table, Timing, alternate, assert_same
 
-LONG = ("step", "decoding", "lanes")  # contenders in processes of their own, PyTorch among them; whole runs
+LONG = ("step", "decoding", "lanes", "lane_steps", "rows")  # contenders in processes of their own, PyTorch among them; whole runs
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in speed.names()])
 def test_a_benchmark_answers_its_question(name):
+    if name == "rows" and not (downloads.folder() / "bbq").exists():
+        pytest.skip("ATTENTION_VARIANTS_DATA has no bbq")
     tables = speed.load(name).measure(quick=True)
     text = speed.in_markdown(name, [speed.Answer("a machine", "versions", tables)])
     assert text.startswith("## ")

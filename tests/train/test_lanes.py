@@ -109,6 +109,7 @@ def test_eight_lanes_share_one_compilation(make_config, tmp_path):
         found = collections.Counter()
         counting = lambda event, seconds, fun_name="", **_: found.update([fun_name] * (event == BACKEND_COMPILE_EVENT))
         jax.clear_caches()
+        jax.config.update("jax_enable_compilation_cache", False)  # where other tests may have put a program
         jax.monitoring.register_event_duration_secs_listener(counting)
         try:
             short = {"run.duration": "2 steps", "run.evaluate": "2 steps", "run.checkpoint": "0"}
@@ -116,6 +117,7 @@ def test_eight_lanes_share_one_compilation(make_config, tmp_path):
             loop.train_together(configs, [tmp_path / f"{lanes}" / str(i) for i in range(lanes)], quiet=True)
         finally:
             jax.monitoring.unregister_event_duration_listener(counting)
+            jax.config.update("jax_enable_compilation_cache", True)
         return found
 
     two, eight = compiled(2), compiled(8)

@@ -33,8 +33,8 @@ print(json.dumps(found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_ma
 """
 
 
-def test_peak_memory(python, tmp_path):
-    found = json.loads(python(CODE, tmp_path, JAX_NUM_CPU_DEVICES="1"))
+def test_peak_memory(python, optimised, tmp_path):
+    found = json.loads(python(CODE, tmp_path, JAX_NUM_CPU_DEVICES="1", **optimised))
     assert found["loss"] > 1
     assert found["unfinished"] > 100  # an untrained model writes to the limit: the longest decoding there is
     assert found["peak"] < 2e9

@@ -81,7 +81,7 @@ def test_a_config_has_every_setting_and_no_other(make_config):
         ({"optimiser": {}}, r"unknown config section 'optimiser'; did you mean 'optimizer'\?"),
         ({"data": {"name": "date"}}, r"unknown data 'date'; did you mean 'dates'\?"),
         ({"task": {"name": "transaltion"}}, r"unknown task 'transaltion'; did you mean 'translation'\?"),
-        ({"model": {"name": "heads"}}, r"unknown model 'heads'.* choose from kernel_smoother, .*transformer"),
+        ({"model": {"name": "heads"}}, r"unknown model 'heads'.* choose from classifier, .*transformer"),
         ({"variant": {"name": "standrad"}}, r"unknown variant 'standrad'; did you mean 'standard'\?"),
         ({"variant": {"name": "os.path"}}, r"unknown variant 'os\.path'"),
         ({"variant": {}}, r"config section variant has no name"),

@@ -23,12 +23,12 @@ def seconds_to_first_step(words, environment) -> float:
     raise AssertionError("".join(told))
 
 
-def test_the_first_step_comes_soon(environment, command, tmp_path):
+def test_the_first_step_comes_soon(environment, optimised, command, tmp_path):
     """With the defaults of dates, whole; SIGTERM after it is a clean exit. The best of three: others may share the processors."""
     found = []
     for attempt in range(3):
         home = tmp_path / f"home{attempt}"
-        here = environment | {"JAX_NUM_CPU_DEVICES": "1", "HOME": str(home)}
+        here = environment | optimised | {"JAX_NUM_CPU_DEVICES": "1", "HOME": str(home)}
         words = lambda name, attempt=attempt: command(
             "--config=configs/translation.py", f"--workdir={tmp_path / f'{name}{attempt}'}"
         )
