@@ -1,0 +1,28 @@
+"""Is a learned kernel worth anything on CO2 where nothing is chosen on test rows? Dot product, RBF, and implicit kernels.
+
+A Transformer over rows (Song et al. 2021, "Implicit kernel attention", regression), on their file, by the clean protocol:
+validation rows choose the epoch, test rows are touched once, ten splits that all cells share. Frequencies are parameters (direct),
+sampled, or sampled with heads coupled by a copula. What the authors' own protocol says is in `authors_co2`.
+
+    python -m experiments.launch --experiment=experiments/kernels_co2.py --workdir=runs/kernels_co2 --seeds=10 --launcher=lanes
+"""
+
+from experiments.ablation import Ablation
+from experiments.peers import gaussian_process
+from experiments.sweep import axis, chain, product
+
+KERNELS = chain(
+    [{}],
+    product([{"variant": "rbf"}], axis("variant.magnitude", "none", "squared")),
+    product([{"variant": "implicit_kernel"}], axis("variant.mode", "direct", "sampled", "copula")),
+)
+ABLATION = Ablation(
+    config="configs/regression.py:data=bbq,set=co2,variant=standard",
+    cells=KERNELS,
+    metric="test.rmse",
+    settings={"model.heads": 8},
+    tiny={"run.duration": "6 steps", "run.evaluate": "3 steps"},
+    test_share=1 / 9,
+    peers={"Gaussian process, RBF": gaussian_process.rbf},
+    curves=("train.loss", "validation.rmse"),
+)
