@@ -22,11 +22,11 @@ from absl import flags
 from attention_variants.errors import InputError
 from attention_variants.train import cli, runs
 from attention_variants.train import workdir as workdirs
+from attention_variants.train.program import start
 from attention_variants.train.workdir import told_of, write_json
 from experiments import ablation as ablations
 from experiments import launchers, rows, sweep
 from experiments.board import Board, in_words
-from experiments.program import start
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", None, "The ablation: its file, experiments/NAME.py.")

@@ -14,10 +14,10 @@ import rich.table
 from absl import flags
 
 from attention_variants.errors import InputError
+from attention_variants.train.program import start
 from attention_variants.train.workdir import told_of, write_whole
 from experiments import ablation as ablations
 from experiments import page, rows, tables, written
-from experiments.program import start
 
 FLAGS = flags.FLAGS
 

@@ -23,9 +23,9 @@ from absl import flags
 
 from attention_variants.errors import unknown
 from attention_variants.train import devices
+from attention_variants.train.program import start
 from attention_variants.train.settings import Parallel
 from experiments import benchmarks
-from experiments.program import start
 from experiments.timing import Table, Timing
 
 FLAGS = flags.FLAGS

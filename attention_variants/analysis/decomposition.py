@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from attention_variants.analysis import start
 from attention_variants.errors import InputError
 from attention_variants.figures import smoothing
 from attention_variants.ops.kernels import squared_distance
 from attention_variants.train import runs
-from attention_variants.train.cli import fail, prepare
 
 
 class Parts(NamedTuple):
@@ -88,18 +88,6 @@ def distances(trace: dict, rows: int | None = None) -> np.ndarray:
     return np.sqrt(squared_distance(trace["q_BQHK"][:, :rows], trace["k_BSHK"]))
 
 
-def main(arguments: list[str]) -> None:
-    del arguments
-    prepare()
-    try:
-        if not flags.FLAGS.workdir:
-            raise InputError("--workdir is missing; expected the folder of a training run")
-        for path in draw(flags.FLAGS.workdir):
-            print(path)
-    except InputError as error:
-        fail(str(error))
-
-
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "The folder of a training run.")
-    app.run(main)
+    start(draw)

@@ -9,15 +9,16 @@ import math
 import pathlib
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from attention_variants.analysis import start
+from attention_variants.analysis.decomposition import distances
 from attention_variants.errors import InputError
-from attention_variants.figures import spectra
+from attention_variants.figures import smoothing, spectra
 from attention_variants.ops.products import inner
 from attention_variants.ops.rotary import Rotary
 from attention_variants.ops.spectral import Spectral
 from attention_variants.train import runs
-from attention_variants.train.cli import fail, prepare
 
 
 def spectral(trace: dict) -> Spectral | None:
@@ -33,15 +34,14 @@ def kernels(trace: dict) -> dict[str, np.ndarray]:
     """
     score, queries, keys = spectral(trace), trace["queries"], trace["keys"]
     keys = keys[0] if isinstance(trace["score"], Rotary) else keys
-    q_QHK, k_SHK = (np.asarray(trace[name])[0] for name in ("q_BQHK", "k_BSHK"))
     phi_BQHF = getattr(queries, "phi_BSHF", queries)
-    square = np.square(q_QHK[:, None] - k_SHK[None]).sum(-1).transpose(2, 0, 1)
+    distance = distances(trace)[0]
     drawn = [np.asarray(w)[0] if w.ndim == 4 else np.asarray(w) for w in (score.w1, score.w2) if w is not None]
     return {
-        "distance": np.sqrt(square),
+        "distance": distance,
         "kappa": np.asarray(inner(phi_BQHF[:1], keys.phi_BSHF[:1]))[0],
         "similarity": np.exp(np.asarray(score.log_similarity(queries, keys))[0]),
-        "rbf": np.exp(-square / (2 * math.sqrt(q_QHK.shape[-1]))),
+        "rbf": np.exp(-np.square(distance) / (2 * math.sqrt(trace["q_BQHK"].shape[-1]))),
         "frequencies": np.concatenate([w.transpose(1, 0, 2).reshape(w.shape[1], -1) for w in drawn], 1),
     }
 
@@ -64,7 +64,8 @@ def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
         size, along = trace["q_BQHK"].shape[-1], np.linspace(0, distance.max(), 200)
         new = [folder / f"{name}_{kind}.png" for kind in ("over_distance", "frequencies", "values")]
         relative, line = similarity / similarity.max((1, 2), keepdims=True), np.exp(-np.square(along) / (2 * math.sqrt(size)))
-        spectra.over_distance(new[0], distance, relative, along, line, title=f"{title}: similarity over its largest")
+        heads, shown = [f"head {h}" for h in range(len(relative))], dict(what="similarity over its largest", line=(along, line))
+        smoothing.over_distance(new[0], distance, relative, heads, title=title, **shown)
         deviation = 1 / (2 * math.pi * size**0.25 * (math.sqrt(2) if score.positive == "squared" else 1))
         spectra.densities(new[1], found["frequencies"], deviation, title=f"{title}: spectral density")
         spectra.histograms(new[2], {"RBF": rbf, "κ": kappa, "similarity": similarity}, title=title)
@@ -77,18 +78,6 @@ def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
     return paths
 
 
-def main(arguments: list[str]) -> None:
-    del arguments
-    prepare()
-    try:
-        if not flags.FLAGS.workdir:
-            raise InputError("--workdir is missing; expected the folder of a training run")
-        for path in draw(flags.FLAGS.workdir):
-            print(path)
-    except InputError as error:
-        fail(str(error))
-
-
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "The folder of a training run.")
-    app.run(main)
+    start(draw)

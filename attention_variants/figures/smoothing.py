@@ -30,18 +30,23 @@ def fit(path: pathlib.Path, x_N, y_N, x_G, fit_G, low_G, high_G, *, names: tuple
     write(figure, path, "training rows and fit")
 
 
-def over_distance(path: pathlib.Path, distance_H: np.ndarray, weights_H: np.ndarray, names: Sequence[str], *, title: str) -> None:
+def over_distance(
+    path: pathlib.Path, distance_H, weights_H, names: Sequence[str], *, title: str, what: str = "weight", line: tuple | None = None
+) -> None:
     """Writes a PNG with a panel for each head: the weight of every pair of rows over their distance.
 
     Args:
-      distance_H, weights_H: (heads, queries, keys).
+      distance_H, weights_H: (heads, queries, keys). what: they are, if not weights. line: distances, and an RBF kernel there.
     """
     figure, axes = panels(len(names), 3.0, 2.6)
     for panel, name, distance, weight in zip(axes, names, distance_H, weights_H, strict=False):
         panel.plot(distance.ravel(), weight.ravel(), ".", color=COLOURS[0], markersize=2, alpha=0.4, markeredgewidth=0)
+        if line is not None:
+            panel.plot(*line, color="black", linewidth=1, label="RBF")
+            panel.legend(fontsize=7, frameon=False)
         panel.set_title(plain(name), fontsize=9)
         panel.set_xlabel("distance of query and key", fontsize=8)
-        panel.set_ylabel("weight", fontsize=8)
+        panel.set_ylabel(what, fontsize=8)
         panel.set_ylim(bottom=0)
     write(figure, path, title)
 

@@ -1,27 +1,10 @@
-"""What a learned spectral kernel looks like: over distance, by its frequencies, by its values, and how its heads hang together."""
+"""What a learned spectral kernel is made of: its frequencies, its values, and how its heads hang together."""
 
 import pathlib
 
 import numpy as np
 
 from attention_variants.figures import COLOURS, panels, plain, write
-
-
-def over_distance(path: pathlib.Path, distance_HQS, kernel_HQS, x_G, rbf_G, *, title: str) -> None:
-    """Writes a PNG with a panel for each head: the kernel of every pair over their distance, and an RBF kernel as a line.
-
-    Args:
-      kernel_HQS: each head divided by its largest. x_G, rbf_G: distances, and the RBF kernel there.
-    """
-    figure, axes = panels(len(kernel_HQS), 3.0, 2.6)
-    for head, (axis, distance, kernel) in enumerate(zip(axes, distance_HQS, kernel_HQS, strict=False)):
-        axis.plot(distance.ravel(), kernel.ravel(), ".", color=COLOURS[0], markersize=2, alpha=0.4, markeredgewidth=0)
-        axis.plot(x_G, rbf_G, color="black", linewidth=1, label="RBF")
-        axis.set_title(f"head {head}", fontsize=9)
-        axis.set_xlabel("distance of query and key", fontsize=8)
-        axis.set_ylabel("kernel", fontsize=8)
-        axis.legend(fontsize=7, frameon=False)
-    write(figure, path, title)
 
 
 def densities(path: pathlib.Path, frequencies_HN, deviation: float, *, title: str) -> None:

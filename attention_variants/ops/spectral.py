@@ -38,7 +38,7 @@ def features(x_BSHK: jax.Array, w1: jax.Array, w2: jax.Array | None = None) -> j
     def waves(w):
         own = w.ndim == 4 and len(w) > 1
         x = x_BSHK if own else x_BSHK.reshape(1, -1, *x_BSHK.shape[2:])
-        with jax.default_matmul_precision("highest"):  # whose rounding cosines would see
+        with jax.default_matmul_precision("highest"):  # GPUs round products to 10 bits by default, and turns are large
             turns = to_queries(float32(x).swapaxes(1, 2), float32(w.reshape(-1, *w.shape[-3:])))
         return cos_sin(turns.reshape(*x_BSHK.shape[:3], -1))
 

@@ -91,7 +91,8 @@ class Task:
     def new(cls, settings) -> "Task":
         """A task whose table is read from its source. Raises InputError for bad data before anything is written."""
         task = cls(settings, sources.load(settings.name("data"), sources.TABLES).table(settings.data))
-        check_route(task.model, settings.hypers.attention_dropout, *task._two_rows())
+        if settings.model.route in ("fused", "linear"):
+            check_route(task.model, settings.hypers.attention_dropout, *task._two_rows())
         return task
 
     @classmethod

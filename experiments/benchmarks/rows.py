@@ -13,15 +13,14 @@ import jax
 import numpy as np
 
 from attention_variants import tasks
-from attention_variants.train import devices, optimizers
 from attention_variants.train import settings as settings_lib
-from attention_variants.train import step as step_lib
 from configs import regression
-from experiments.timing import Contender, Table, alternate, apart, assert_same, temporary_bytes
+from experiments.benchmarks.step import ours
+from experiments.timing import Contender, Table, alternate, apart, assert_same
 
 
 def measure(quick: bool) -> list[Table]:
-    contenders = [ours()]
+    contenders = [ours(*prepare())]
     if importlib.util.find_spec("torch"):
         contenders.append(apart(f"PyTorch {importlib.metadata.version('torch').split('+')[0]}", pytorch))
     return [Table("a step, and the test error", alternate(contenders, rounds=3 if quick else 15, same=None, least=0.5))]
@@ -35,22 +34,6 @@ def prepare():
     settings = settings_lib.parse(config)
     task = tasks.load("regression").Task.new(settings)
     return task, settings, task.batches("train", seed=0)[0]
-
-
-def ours() -> Contender:
-    task, settings, batch = prepare()
-    backend = devices.connect(settings.parallel)
-    shape = optimizers.schedule(settings.optimizer, total=1000, per_epoch=1, width=task.width)
-    state, hypers = backend.replicate(step_lib.init(task, settings, 0)), backend.replicate(step_lib.hypers_of(settings)[0])
-    placed = backend.place(batch)
-    program = backend.compile(step_lib.make(task, settings, shape), state, placed, hypers).run
-
-    def run():
-        nonlocal state
-        state, metrics = program(state, placed, hypers)
-        return float(metrics["loss"])
-
-    return Contender("attention_variants", run, temporary_bytes(program))
 
 
 def pytorch() -> Contender:

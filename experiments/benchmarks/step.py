@@ -45,7 +45,7 @@ def measure(quick: bool) -> list[Table]:
 
 def table(size: str, rounds: int, rows: int, **changes) -> Table:
     work = (size, rows, changes)
-    contenders = [ours(*work)]
+    contenders = [ours(*prepare(*work))]
     contenders += [apart(f"flax.linen, {way}", linen, way, *work) for way in DROPOUT]
     contenders += [linen("our dropout", *work)._replace(name="flax.linen, our dropout and memory")]
     if importlib.util.find_spec("torch"):
@@ -76,8 +76,8 @@ def tokens(rows: int) -> dict[str, np.ndarray]:
     return batch
 
 
-def ours(*work) -> Contender:
-    task, settings, batch = prepare(*work)
+def ours(task, settings, batch) -> Contender:
+    """Our training step of any task."""
     backend = devices.connect(settings.parallel)
     shape = optimizers.schedule(settings.optimizer, total=2000, per_epoch=200, width=task.width)
     state, hypers = backend.replicate(step_lib.init(task, settings, 0)), backend.replicate(step_lib.hypers_of(settings)[0])

@@ -92,7 +92,11 @@ def test_pictures_are_drawn_and_mistakes_are_one_sentence(trained, environment, 
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 6
     assert all(pathlib.Path(path).read_bytes()[:4] == b"\x89PNG" for path in done.stdout.splitlines())
-    for flags, sentence in (([], "--workdir is missing"), ([f"--workdir={tmp_path}"], "is not a workdir")):
+    for flags, sentence in (
+        ([], "--workdir is missing"),
+        ([f"--workdir={tmp_path}"], "is not a workdir"),
+        ([f"--wrkdir={tmp_path}"], "unknown flag 'wrkdir'; did you mean 'workdir'?"),
+    ):
         done = run(*flags)
         assert done.returncode == 2
         assert sentence in done.stderr

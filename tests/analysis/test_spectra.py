@@ -6,6 +6,7 @@ import pytest
 
 from attention_variants.analysis import spectra
 from attention_variants.errors import InputError
+from attention_variants.figures import smoothing
 from attention_variants.figures import spectra as pictures
 from attention_variants.models.heads import MultiHeadAttention, trace_weights
 from attention_variants.variants import implicit_kernel, implicit_kernel_authors
@@ -77,8 +78,8 @@ def test_pictures_show_what_they_are_given(tmp_path):
             pixels.append(imread(tmp_path / name))
         return pixels[0].shape != pixels[1].shape or not np.array_equal(*pixels)
 
-    assert differs(pictures.over_distance, distance, kernel, x, x, other=(distance, kernel[:, ::-1], x, x))
-    assert differs(pictures.over_distance, distance, kernel, x, x, other=(distance, kernel, x, 1 - x))
+    lined = lambda path, y, title: smoothing.over_distance(path, distance, kernel, "abc", title=title, line=(x, y))
+    assert differs(lined, x, other=(1 - x,))
     assert differs(pictures.densities, kernel.reshape(3, -1), 0.1, other=(kernel.reshape(3, -1) / 2, 0.1))
     assert differs(pictures.histograms, {"a": kernel}, other=({"a": kernel - 0.5},))
     assert differs(pictures.correlations, np.eye(3), other=(np.eye(3) / 2,))

@@ -1,4 +1,4 @@
-"""How the programs of this folder start: flags parsed, a mistake told in one sentence with exit status 2."""
+"""How programs beside main.py start: flags parsed, a mistake told in one sentence with exit status 2."""
 
 import signal
 import sys
