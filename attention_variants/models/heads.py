@@ -60,6 +60,13 @@ class Noise(NamedTuple):
     row_B: jax.Array
 
 
+def noise_of(key: jax.Array | None, hypers: dict, row_B: jax.Array) -> tuple[Noise | None, dict[str, jax.Array]]:
+    """(what a model is called with in training, the keys that `apply` needs then); nothing of either without a key."""
+    if key is None:
+        return None, {}
+    return Noise(hypers["dropout"], hypers["attention_dropout"], row_B), {"dropout": key}
+
+
 def check_route(model: nn.Module, attention_dropout: float, *inputs, **more):
     """Raises InputError where the route of a model's attention cannot take what training asks of it; the shapes of its variables.
 

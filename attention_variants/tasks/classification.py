@@ -22,7 +22,7 @@ from attention_variants.data.labelled import Split
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import BEGIN, END, PAD, UNKNOWN
 from attention_variants.errors import InputError
-from attention_variants.models.heads import Noise, check_route, sown_losses, trace_weights
+from attention_variants.models.heads import check_route, noise_of, sown_losses, trace_weights
 from attention_variants.ops.losses import cross_entropy
 
 
@@ -169,10 +169,7 @@ class Task:
 
         In training, what variants add for each sentence is in it, and a metric of its own, `added`.
         """
-        noise, rngs = None, None
-        if key is not None:
-            noise = Noise(hypers["dropout"], hypers["attention_dropout"], batch["id"])
-            rngs = {"dropout": key}
+        noise, rngs = noise_of(key, hypers, batch["id"])
         logits_BC, sown = self.model.apply({"params": params}, batch["source"], noise, rngs=rngs, mutable=["losses"])
         label_B1, counts_B1 = batch["target"] - 1, batch["target"] != PAD
         smoothing = 0.0 if key is None else hypers["label_smoothing"]

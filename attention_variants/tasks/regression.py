@@ -21,7 +21,7 @@ from attention_variants import models, tasks
 from attention_variants.data import tables
 from attention_variants.data.tables import Scaled, Table, Whole
 from attention_variants.errors import InputError
-from attention_variants.models.heads import Noise, check_route, sown_losses, trace_weights
+from attention_variants.models.heads import check_route, noise_of, sown_losses, trace_weights
 
 INPUTS = ("x", "y", "known", "read")  # of a model, in this order
 FLOOR = 1e-6  # of the probability of a class, where no row nearby has it
@@ -251,8 +251,7 @@ class Task:
 
     def _forward(self, params, batch, key, hypers):
         """Predictions (1, N, O) of all rows of a batch, and what the variant has sown; without a key, no dropout."""
-        noise = None if key is None else Noise(hypers["dropout"], hypers["attention_dropout"], batch["id"])
-        rngs, given = {} if key is None else {"dropout": key}, (batch[name] for name in INPUTS)
+        (noise, rngs), given = noise_of(key, hypers, batch["id"]), (batch[name] for name in INPUTS)
         return self.model.apply({"params": params}, *given, noise, rngs=rngs, mutable=["losses"])
 
     def _loss(self, out_BNO, y_BNO):

@@ -18,7 +18,7 @@ from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
 from attention_variants.models.decoding import beam, greedy, sample, search_all
-from attention_variants.models.heads import Noise, check_route, sown_losses, trace_weights
+from attention_variants.models.heads import check_route, noise_of, sown_losses, trace_weights
 from attention_variants.models.transformer import Packed
 from attention_variants.ops.losses import projected_cross_entropy
 
@@ -150,10 +150,7 @@ class Task:
 
         In training, what variants add for each pair is in it, and a metric of its own, `added`.
         """
-        noise, rngs = None, None
-        if key is not None:
-            noise = Noise(hypers["dropout"], hypers["attention_dropout"], batch["id"])
-            rngs = {"dropout": key}
+        noise, rngs = noise_of(key, hypers, batch["id"])
         inputs = batch["source"], batch["target"], noise, _packed(batch)
         x_BTD, sown = self.model.apply({"params": params}, *inputs, method="hidden", rngs=rngs, mutable=["losses"])
         table_VD = self.model.apply({"params": params}, method="table")
