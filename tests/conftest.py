@@ -1,11 +1,13 @@
 """What all tests share: four virtual CPU devices, no network, one tiny config, one trained workdir, one compilation cache."""
 
+import gc
 import os
 import pathlib
 import subprocess
 import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"  # which take twice as long to compile
 
 import jax
 import pooch
@@ -28,6 +30,13 @@ def _home(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _frozen():
+    """What the files before have left, which is gigabytes, is not looked through whenever garbage is collected."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
     def refuse(*args, **kwargs):
@@ -47,7 +56,7 @@ def as_users_compile():
 @pytest.fixture(scope="session")
 def optimised():
     """What an environment has to say where subprocesses are to compile as users do: what is measured of them is what users get."""
-    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,9 @@ from cases.variants import (
     assert_close,
     draw,
     finite,
-    gradients,
     out,
+    outcome,
+    padded,
     prepared,
     rounds,
     score_of,
@@ -34,6 +35,11 @@ from attention_variants.ops.dropout import Dropout
 from attention_variants.ops.masks import Mask
 
 pytestmark = pytest.mark.parametrize("name", CONFIGS)
+
+
+def seen_by(route) -> int:
+    """As many keys as there are, or as the linear route takes with a causal mask: as many as queries."""
+    return Q if route == "linear" else S
 
 
 def test_attention_is_the_sum_of_values_weighted_by_similarity_times_magnitude(name):
@@ -54,22 +60,16 @@ def test_attention_is_the_sum_of_values_weighted_by_similarity_times_magnitude(n
     assert_close(out(name, q, k, v, Mask(**fields)), expected)
 
 
-@pytest.mark.parametrize("argument", ["q", "k", "v"])
-def test_the_future_has_no_influence_and_the_present_has(name, argument):
-    """With a causal mask, d out_t / d input_s is zero for s > t; for values it is not zero for s ≤ t."""
-    given = dict(zip("qkv", arrays(keys=Q), strict=True))
+def test_the_future_has_no_influence_and_the_present_has(name):
+    """With a causal mask, d out_t / d input_s is zero for s > t; for queries also for s < t, for values only there."""
     weight = draw(5, B, Q, H, V)
-
-    def per_place(x):
-        return (weight * out(name, **(given | {argument: x}), mask=Mask(causal=True))).sum((0, 2, 3))
-
-    influence = jnp.abs(jax.jit(jax.jacrev(per_place))(given[argument])).sum((-2, -1))
+    per_place = lambda q, k, v: (weight * out(name, q, k, v, Mask(causal=True))).sum((0, 2, 3))
+    jacobians = jax.jit(jax.jacrev(per_place, argnums=(0, 1, 2)))(*arrays(keys=Q))
+    of_q, of_k, of_v = (jnp.abs(x).sum((-2, -1)) for x in jacobians)
     for t in range(Q):
-        assert not influence[t, :, t + 1 :].any()
-        if argument == "q":
-            assert not influence[t, :, :t].any()
-        if argument == "v":
-            assert (influence[t, :, : t + 1] > 0).all()
+        assert not any(x[t, :, t + 1 :].any() for x in (of_q, of_k, of_v))
+        assert not of_q[t, :, :t].any()
+        assert (of_v[t, :, : t + 1] > 0).all()
 
 
 def test_masked_keys_change_nothing(name):
@@ -78,9 +78,8 @@ def test_masked_keys_change_nothing(name):
     weight, more = draw(5, B, Q, H, V), 4
     far_k, far_v = (jnp.concatenate([x, 9 * draw(6, B, more, *x.shape[2:])], axis=1) for x in (k, v))
     mask = Mask(k_valid=jnp.broadcast_to(jnp.arange(S + more) < S, (B, S + more)))
-    assert_close(out(name, q, far_k, far_v, mask), out(name, q, k, v))
-    short = gradients(name, q, k, v, Mask(), weight)
-    long = gradients(name, q, far_k, far_v, mask, weight)
+    (near, short), (far, long) = outcome(name, q, k, v, Mask(), weight), outcome(name, q, far_k, far_v, mask, weight)
+    assert_close(far, near)
     assert not long[2][:, S:].any()
     assert not long[3][:, S:].any()
     assert_close((*long[:2], long[2][:, :S], long[3][:, :S]), short, relative=rounds(name))
@@ -108,29 +107,28 @@ def test_heads_and_examples_do_not_see_each_other(name):
 @pytest.mark.parametrize("route", sorted(ROUTES))
 def test_a_query_that_sees_no_key_gets_zeros_and_no_gradient(name, route):
     """Exactly zero output, also where others of the same batch see keys, and zero gradient from and into that query."""
-    q, k, v = arrays(keys=Q)
-    mask = Mask(causal=True, k_valid=jnp.arange(Q)[None] >= jnp.array([[1], [0]]), q_valid=jnp.arange(Q)[None] != 3)
-    takes(name, route, mask, keys=Q)
+    keys = seen_by(route)
+    q, k, v = arrays(keys=keys)
+    mask = padded(np.arange(keys) >= np.array([[1], [0]]), np.arange(Q) != 3, keys)
+    takes(name, route, mask, keys=keys)
     empty = np.zeros((B, Q), bool)
     empty[0, 0] = empty[:, 3] = True
-    assert not np.asarray(out(name, q, k, v, mask, route=route))[empty].any()
-    assert np.asarray(out(name, q, k, v, mask, route=route))[~empty].all()
-    into = gradients(name, q, k, v, mask, jnp.ones((B, Q, H, V)), route=route)
+    found, into = outcome(name, q, k, v, mask, jnp.ones((B, Q, H, V)), route)
+    assert not np.asarray(found)[empty].any()
+    assert np.asarray(found)[~empty].all()
     assert finite(into)
     assert not np.asarray(into[1])[empty].any()
     only_empty = jnp.asarray(empty)[..., None, None] * draw(5, B, Q, H, V)
-    assert not any(x.any() for x in jax.tree.leaves(gradients(name, q, k, v, mask, only_empty, route=route)))
+    assert not any(x.any() for x in jax.tree.leaves(outcome(name, q, k, v, mask, only_empty, route)[1]))
 
 
 @pytest.mark.parametrize("route", sorted(ROUTES))
-@pytest.mark.parametrize(
-    "mask", [Mask(k_valid=jnp.zeros((B, S), bool)), Mask(q_valid=jnp.zeros((B, Q), bool)), Mask(dense=jnp.zeros((1, 1, Q, S)))]
-)
-def test_a_batch_of_padding_gives_zeros(name, route, mask):
-    takes(name, route, mask)
-    q, k, v = arrays()
-    assert not out(name, q, k, v, mask, route=route).any()
-    assert not any(x.any() for x in jax.tree.leaves(gradients(name, q, k, v, mask, jnp.ones((B, Q, H, V)), route=route)))
+@pytest.mark.parametrize("valid", [dict(k_valid=False), dict(k_valid=True, q_valid=False)], ids=str)
+def test_a_batch_of_padding_gives_zeros_and_no_gradient(name, route, valid):
+    keys = seen_by(route)
+    mask = padded(**valid, keys=keys)
+    takes(name, route, mask, keys=keys)
+    assert not any(x.any() for x in jax.tree.leaves(outcome(name, *arrays(keys=keys), mask, jnp.ones((B, Q, H, V)), route)))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
@@ -138,9 +136,8 @@ def test_output_and_gradients_are_finite(name, scale):
     """From queries and keys that all agree to logits of tens of thousands, under masks, also where query and key coincide."""
     q, k, v = arrays(scale=scale)
     k = k.at[:, 0].set(q[:, 1])
-    for mask in (Mask(), Mask(causal=True, k_valid=jnp.arange(S)[None] >= jnp.array([[2], [0]]))):
-        assert finite(out(name, q, k, v, mask))
-        assert finite(gradients(name, q, k, v, mask, draw(5, B, Q, H, V)))
+    for mask in (Mask(), padded(np.arange(S) >= np.array([[2], [0]]))):
+        assert finite(outcome(name, q, k, v, mask, draw(5, B, Q, H, V)))
 
 
 def test_the_logits_are_log_similarity_plus_log_magnitude(name):
@@ -204,9 +201,9 @@ def test_a_decoder_reads_its_cache_like_the_whole(name):
 @pytest.mark.parametrize("route", ["auto", *sorted(ROUTES)])
 def test_every_route_agrees_with_dense(name, route):
     """Output, log-normaliser, recomputed weights and all gradients, under a mask with empty rows and padding."""
-    keys = Q if route == "linear" else S  # which takes causal masks over as many keys as queries
+    keys = seen_by(route)
     q, k, v = arrays(keys=keys)
-    mask = Mask(causal=True, k_valid=jnp.arange(keys)[None] >= jnp.array([[2], [0]]))
+    mask = padded(np.arange(keys) >= np.array([[2], [0]]), keys=keys)
     takes(name, route, mask, keys=keys)
     weight = draw(5, B, Q, H, V)
     score, queries, keys = prepared(name, q, k)
@@ -214,11 +211,8 @@ def test_every_route_agrees_with_dense(name, route):
     assert_close(one, other)
     w_BHQS = weights(queries, keys, other[1], score=score, mask=mask)
     assert_close(jnp.einsum("bhqs,bshv->bqhv", w_BHQS, v), one[0])
-    assert_close(
-        gradients(name, q, k, v, mask, weight, route="dense"),
-        gradients(name, q, k, v, mask, weight, route=route),
-        relative=rounds(name),
-    )
+    one, other = (outcome(name, q, k, v, mask, weight, r)[1] for r in ("dense", route))
+    assert_close(one, other, relative=rounds(name))
 
 
 def test_bfloat16_inputs_give_float32_logits(name):

@@ -1,11 +1,13 @@
 """What routes are held against each other on: masks, scores, biases, and an outcome with every gradient there is."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attention_variants.ops import blocks
 from attention_variants.ops.attend import attend_prepared
 from attention_variants.ops.biases import Alibi, RelativeBuckets
 from attention_variants.ops.dropout import Dropout
@@ -88,7 +90,11 @@ def arrays(dtype=jnp.float32):
 
 def outcome(route, score, q, k, v, *, mask=MASKS["all"], bias=None, dropout=None):
     """((out, log-normaliser, zeros where rows are empty), gradients into (q, k, v, score, bias) of a curved function of both)."""
+    return _outcome(q, k, v, score, bias, mask, dropout, route, blocks.choose if route == "blockwise" else None)
 
+
+@functools.partial(jax.jit, static_argnums=(7, 8))  # once for all laws that give it the same shapes, route and choice of blocks
+def _outcome(q, k, v, score, bias, mask, dropout, route, _):
     def run(q, k, v, score, bias):
         at = mask.positions(Q, S)
         queries, keys = score.prepare_queries(q, at[0]), score.prepare_keys(k, at[1])
@@ -96,7 +102,7 @@ def outcome(route, score, q, k, v, *, mask=MASKS["all"], bias=None, dropout=None
         top = jnp.where(jnp.isfinite(top), top, 0.0)
         return jnp.sin(3 * float32(out)).sum() + jnp.cos(top).sum(), (out, top)
 
-    (_, values), grads = jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2, 3, 4), has_aux=True))(q, k, v, score, bias)
+    (_, values), grads = jax.value_and_grad(run, argnums=(0, 1, 2, 3, 4), has_aux=True)(q, k, v, score, bias)
     return values, grads
 
 

@@ -41,9 +41,14 @@ def layer(name):
     return module, jax.tree.map(lambda p: p + 0.1 * draw(4, *p.shape), params)
 
 
+@functools.cache
+def _apply(name):
+    return jax.jit(layer(name)[0].apply)
+
+
 def score_of(name, q, k, mask=None):
     own = q.shape[1] == k.shape[1]  # queries of another sequence are not shown to a variant
-    return layer(name)[0].apply(layer(name)[1], q if own else None, k, mask)
+    return _apply(name)(layer(name)[1], q if own else None, k, mask)
 
 
 def out(name, q, k, v, mask=None, **kwargs):
@@ -55,13 +60,24 @@ def prepared(name, q, k, mask=None):
     return score, score.prepare_queries(q, jnp.arange(q.shape[1])[None]), score.prepare_keys(k, jnp.arange(k.shape[1])[None])
 
 
-def gradients(name, q, k, v, mask, weight, **kwargs):
-    """Gradients of Σ weight · out into the score's leaves, q, k and v."""
-
+@functools.partial(jax.jit, static_argnums=6)  # once for all laws that give it the same shapes
+def _outcome(score, q, k, v, mask, weight, route):
     def total(score, q, k, v):
-        return (weight * attend(q, k, v, score=score, mask=mask, **kwargs)).sum()
+        out = attend(q, k, v, score=score, mask=mask, route=route)
+        return (weight * out).sum(), out
 
-    return jax.jit(jax.grad(total, argnums=(0, 1, 2, 3)))(score_of(name, q, k, mask), q, k, v)
+    gradients, out = jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True)(score, q, k, v)
+    return out, gradients
+
+
+def outcome(name, q, k, v, mask, weight, route="auto"):
+    """(out, gradients of Σ weight · out into the score's leaves, q, k and v)."""
+    return _outcome(score_of(name, q, k, mask), q, k, v, mask, weight, route)
+
+
+def padded(k_valid, q_valid=True, keys=S) -> Mask:
+    """A causal mask with padding, of one shape."""
+    return Mask(causal=True, k_valid=np.broadcast_to(k_valid, (B, keys)), q_valid=np.broadcast_to(q_valid, (B, Q)))
 
 
 def takes(name, route, mask=None, keys=S):

@@ -54,12 +54,15 @@ def test_a_query_without_a_neighbour_gets_zeros(kernel, route):
     """Beside others that have some; and so do their gradients."""
     q, k, v = arrays()
     q = q.at[:, 3].set(50.0)
-    run = lambda q, k, v, width: attend(q, k, v, score=Kernel(width, kernel), route=route)
-    out = run(q, k, v, jnp.float32(6.0))
+    only = jnp.zeros((B, Q, H, V)).at[:, 3].set(draw(5, B, H, V))
+
+    def run(q, k, v, width):
+        out = attend(q, k, v, score=Kernel(width, kernel), route=route)
+        return (only * out).sum(), out
+
+    grads, out = jax.jit(jax.grad(run, argnums=(0, 1, 2, 3), has_aux=True))(q, k, v, jnp.float32(6.0))
     assert not out[:, 3].any()
     assert out[:, :3].all()
-    only = jnp.zeros((B, Q, H, V)).at[:, 3].set(draw(5, B, H, V))
-    grads = jax.grad(lambda *x: (only * run(*x)).sum(), argnums=(0, 1, 2, 3))(q, k, v, jnp.float32(6.0))
     assert not any(g.any() for g in jax.tree.leaves(grads))
 
 
@@ -67,14 +70,15 @@ def test_a_query_without_a_neighbour_gets_zeros(kernel, route):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_gradients_are_finite_at_the_edge_of_the_support_and_where_points_coincide(kernel, route):
     """Distances of exactly 0 and 1 and the floats around, in one dimension and in many."""
+    run = lambda q, k, v, width: (attend(q, k, v, score=Kernel(width, kernel), route=route) ** 2).sum()
+    gradients = jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2, 3)))
     for size in (1, K):
         at = np.array([0.0, np.nextafter(np.float32(0), 1), 1e-20, 1e-4, 0.5, 1 - 6e-8, 1.0, 1 + 1.2e-7, 1e4], np.float32)
         q = jnp.zeros((1, 3, 1, size))
         k = jnp.zeros((1, len(at), 1, size)).at[0, :, 0, 0].set(at)
         v = draw(3, 1, len(at), 1, V)
-        for alone in (k, k[:, 5:6], k[:, 6:7]):
-            run = lambda q, k, width, v=v: (attend(q, k, v[:, : k.shape[1]], score=Kernel(width, kernel), route=route) ** 2).sum()
-            assert finite(jax.value_and_grad(run, argnums=(0, 1, 2))(q, alone, jnp.float32(1.0)))
+        for alone in (slice(None), slice(5, 6), slice(6, 7)):
+            assert finite(gradients(q, k[:, alone], v[:, alone], jnp.float32(1.0)))
 
 
 @pytest.mark.parametrize("route", sorted(ROUTES.keys() - {"linear"}))
@@ -92,8 +96,8 @@ def test_a_gaussian_times_the_squared_norm_is_scaled_dot_product_attention(route
         shares = weights(queries, keys, log_normaliser, score=score, mask=mask)
         return jnp.sin(3 * out).sum(), (shares, out)
 
-    (_, ours), our_grads = jax.value_and_grad(run, argnums=(1, 2, 3), has_aux=True)(kernel, q, k, v)
-    (_, theirs), their_grads = jax.value_and_grad(run, argnums=(1, 2, 3), has_aux=True)(DotProduct(), q, k, v)
+    both = jax.jit(jax.value_and_grad(run, argnums=(1, 2, 3), has_aux=True))
+    ((_, ours), our_grads), ((_, theirs), their_grads) = (both(score, q, k, v) for score in (kernel, DotProduct()))
     for a, b in zip(jax.tree.leaves((ours, our_grads)), jax.tree.leaves((theirs, their_grads)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1.0, float(abs(b).max())))
 
@@ -121,7 +125,8 @@ def test_a_key_of_its_own_width_is_weighed_as_in_a_density_estimate(kernel, rule
     adapt = widths.Adapt(rule, neighbours=2)
     own = np.float64(adapt(k))
     for route in ("dense", "blockwise"):
-        out = attend(q, k, v, score=Kernel(jnp.float32(2.1), kernel, adapt=adapt), route=route)
+        run = jax.jit(functools.partial(attend, score=Kernel(jnp.float32(2.1), kernel, adapt=adapt), route=route))
+        out = run(q, k, v)
         for b, i, h in np.ndindex(B, Q, H):
             distance = np.linalg.norm(np.float64(q[b, i, h]) - np.float64(k[b, :, h]), axis=-1)
             weight = [FORMULAS[kernel](d / (2.1 * w)) * w**-K for d, w in zip(distance, own[b, :, h], strict=True)]

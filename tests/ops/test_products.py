@@ -127,7 +127,7 @@ def test_derivatives_of_every_kind(name, width, derivative, of):
         move = lambda t: [x + jnp.tensordot(t, along, 1) if i == of else x for i, x in enumerate(given)]
         return lambda t: jnp.tanh(f(*move(t))).sum()
 
-    assert_close(*(derivative(loss(f))(jnp.ones(3)) for f in both(name)), 1e-4)
+    assert_close(*(jax.jit(derivative(loss(f)))(jnp.ones(3)) for f in both(name)), 1e-4)
 
 
 @of_every
@@ -137,7 +137,7 @@ def test_vmap_over_either_or_both(name, width, axes):
     given = [put(x, axis) for x, axis in zip(inputs(name, width), axes, strict=True)]
     assert_close(*(jax.jit(jax.vmap(f, axes, 1))(*given) for f in both(name)))
     loss = lambda f: lambda a, b: jnp.sin(jax.vmap(f, axes)(a, b)).sum()
-    assert_close(*(jax.grad(loss(f), argnums=(0, 1))(*given) for f in both(name)))
+    assert_close(*(jax.jit(jax.grad(loss(f), argnums=(0, 1)))(*given) for f in both(name)))
 
 
 @of_every
