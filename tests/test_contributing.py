@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from workdirs import rows
 
 import attention_variants
 from attention_variants.train.loop import train
@@ -77,6 +79,20 @@ def test_the_source_trains(written, tmp_path):
     result = train(config, tmp_path / "run", quiet=True)
     assert result.results["metric"] == "exact_match"
     assert result.results["steps"] == 2
+
+
+@pytest.mark.parametrize("written", ["tasks"], indirect=True)
+def test_the_task_trains_on_its_own_loss(written, tmp_path):
+    """Its two files make a run whose loss is one of probabilities, at most 2, and whose checkpoint is chosen by its metric."""
+    (tmp_path / "config.py").write_text(example("config"))
+    config = runpy.run_path(str(tmp_path / "config.py"))["get_config"]("tiny")
+    config.run.update(duration="4 steps", evaluate="2 steps")
+    config.log.every = "1 steps"
+    config.parallel.devices = 1
+    config.task.max_padding = 1.0
+    result = train(config, tmp_path / "run", quiet=True).results
+    assert result["metric"] == "macro_f1"
+    assert all(0 < row["loss"] <= 2 for row in rows(tmp_path / "run") if row["kind"] == "train")
 
 
 def test_the_ablation_is_launched_and_reported(tmp_path, environment):
