@@ -11,8 +11,8 @@ minutes of CPU time, and 16, 2 and 10 minutes on two cores that others used too.
 
 Pieces of the config string (after the colon): data=listops|sentences|tsv_file, set=mr|subj|mpqa|trec|sst1|sst2 (of sentences),
 variant=NAME, and tiny, which shrinks everything for a look in seconds. Every other setting is a flag: --config.model.pooling=cls,
---config.task.vectors=glove.6B.100d.txt --config.model.width=100, --config.hypers.dropout=0.3; the linear route wants
---config.model.positions=sinusoidal, and folds in one program --config.task.max_padding=1.0.
+--config.task.vectors=glove.6B.100d.txt --config.model.width=100, --config.hypers.dropout=0.3; folds in one program want
+--config.task.max_padding=1.0.
 """
 
 from attention_variants.errors import InputError

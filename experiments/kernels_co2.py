@@ -8,21 +8,16 @@ sampled, or sampled with heads coupled by a copula. What the authors' own protoc
 """
 
 from experiments.ablation import Ablation
+from experiments.kernels import KERNELS
 from experiments.peers import gaussian_process
-from experiments.sweep import axis, chain, product
 
-KERNELS = chain(
-    [{}],
-    product([{"variant": "rbf"}], axis("variant.magnitude", "none", "squared")),
-    product([{"variant": "implicit_kernel"}], axis("variant.mode", "direct", "sampled", "copula")),
-)
 ABLATION = Ablation(
     config="configs/regression.py:data=bbq,set=co2,variant=standard",
     cells=KERNELS,
     metric="test.rmse",
     settings={"model.heads": 8},
     tiny={"run.duration": "6 steps", "run.evaluate": "3 steps"},
-    test_share=1 / 9,
+    test_share=53 / 427,
     peers={"Gaussian process, RBF": gaussian_process.rbf},
     curves=("train.loss", "validation.rmse"),
 )

@@ -9,7 +9,7 @@ sampled, or sampled with heads coupled by a copula. What the authors' own protoc
 """
 
 from experiments.ablation import Ablation
-from experiments.kernels_co2 import KERNELS
+from experiments.kernels import KERNELS
 from experiments.peers import gaussian_process
 
 ABLATION = Ablation(
@@ -18,7 +18,7 @@ ABLATION = Ablation(
     metric="test.rmse",
     settings={"model.heads": 4},
     tiny={"run.duration": "6 steps", "run.evaluate": "3 steps"},
-    test_share=1 / 9,
+    test_share=103 / 834,
     peers={"Gaussian process, RBF": gaussian_process.rbf},
     curves=("train.loss", "validation.rmse"),
 )

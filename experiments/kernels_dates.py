@@ -8,7 +8,7 @@ that there are differences to see. A decoder's own attention may not look ahead,
 """
 
 from experiments.ablation import Ablation
-from experiments.kernels_co2 import KERNELS
+from experiments.kernels import KERNELS
 
 ABLATION = Ablation(
     config="configs/translation.py:data=dates",

@@ -7,7 +7,7 @@ hand). The table has the accuracies of classifiers that hardly read beside, see 
 """
 
 from experiments.ablation import Ablation
-from experiments.kernels_co2 import KERNELS
+from experiments.kernels import KERNELS
 
 ABLATION = Ablation(
     config="configs/classification.py:data=sentences,set=trec",

@@ -30,7 +30,7 @@ ABLATION = Ablation(
     also=("test.effective_keys",),
     settings={"model.heads": 8},
     tiny={"run.duration": "6 steps", "run.evaluate": "3 steps"},
-    test_share=1 / 9,
+    test_share=53 / 427,
     peers={"Gaussian process, RBF": gaussian_process.rbf},
     curves=("train.loss", "validation.rmse"),
 )

@@ -66,7 +66,8 @@ def resampled(values: Sequence[float], baseline: Sequence[float], test_share: fl
     "Inference for the generalization error", section 5; Bouckaert and Frank 2004 for folds).
 
     Args:
-      test_share: test examples divided by training examples of a split; 1/9 for ten folds.
+      test_share: test examples divided by training examples of a split; 1/9 for ten folds, more where some
+        of the nine are for validation.
     """
     if not test_share > 0:
         raise ValueError(f"test_share is {test_share}; expected test examples divided by training examples")

@@ -228,6 +228,16 @@ def test_bfloat16_inputs_give_float32_logits(name):
     assert_close(out(name, q, k, v).astype(jnp.float32), out(name, *wide, v.astype(jnp.float32)), 0.05)
 
 
+def test_parameters_are_float32_where_float64_is_allowed(name):
+    """So that every route takes them with float32 inputs."""
+    with jax.enable_x64(True):
+        x = draw(1, B, Q, 2 * H).astype(jnp.float32)
+        module = MultiHeadAttention(H, variant=CONFIGS[name], qkv_features=H * K, route="blockwise")
+        params = module.init(jax.random.key(0), x)
+        assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+        assert module.apply(params, x).dtype == jnp.float32
+
+
 def test_batch_jit_and_vmap_agree(name):
     """A batch is its rows; compiling changes nothing; a leading axis may be mapped over."""
     q, k, v = arrays()

@@ -52,6 +52,14 @@ def correlation(trace: dict) -> np.ndarray | None:
     return abs(np.asarray(sampler["correlation"])[0]).mean(0) if "correlation" in sampler else None
 
 
+def deviation(score: Spectral, size: int) -> float:
+    """The standard deviation, in cycles, of frequencies whose kernel is the RBF inside the dot product of keys of a size.
+
+    Or whose kernel's square is, where κ² is the similarity: κ is exp(−‖q − k‖² (2π deviation)² / 2) (Bochner).
+    """
+    return 1 / (2 * math.pi * size**0.25 * (math.sqrt(2) if score.positive == "squared" else 1))
+
+
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
     """The pictures of every layer with a spectral kernel. Raises InputError where there is none."""
     loaded, paths = runs.Loaded(workdir, tell), []
@@ -66,8 +74,7 @@ def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
         relative, line = similarity / similarity.max((1, 2), keepdims=True), np.exp(-np.square(along) / (2 * math.sqrt(size)))
         heads, shown = [f"head {h}" for h in range(len(relative))], dict(what="similarity over its largest", line=(along, line))
         smoothing.over_distance(new[0], distance, relative, heads, title=title, **shown)
-        deviation = 1 / (2 * math.pi * size**0.25 * (math.sqrt(2) if score.positive == "squared" else 1))
-        spectra.densities(new[1], found["frequencies"], deviation, title=f"{title}: spectral density")
+        spectra.densities(new[1], found["frequencies"], deviation(score, size), title=f"{title}: spectral density")
         spectra.histograms(new[2], {"RBF": rbf, "κ": kappa, "similarity": similarity}, title=title)
         if (together := correlation(trace)) is not None:
             new.append(folder / f"{name}_heads.png")

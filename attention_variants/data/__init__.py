@@ -1,4 +1,4 @@
-"""Text in, batches of numpy arrays out: numpy, grain, tokenizers and pooch; never jax.
+"""Text in, batches of numpy arrays out: numpy, grain, tokenizers and pooch, scikit-learn for baselines; never jax.
 
 A source of sentence pairs is a file with
 
@@ -15,6 +15,8 @@ To add one, write the file; it is selected by its name.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from attention_variants import modules
 
 CONTRACT = ("Config",)
@@ -30,6 +32,14 @@ class Pairs(NamedTuple):
     source: list[str]
     target: list[str]
     alignments: list[list[tuple[tuple[int, int], tuple[int, int]]]] | None = None
+
+
+class Split(NamedTuple):
+    """Numbers of what is for training, validation and test, ascending."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
 
 
 def load(name: str, contract: tuple[str, ...] = CONTRACT):

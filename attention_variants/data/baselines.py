@@ -18,9 +18,11 @@ def accuracies(train: Ragged, train_N, judged: Ragged, judged_N, is_word_V) -> d
       is_word_V: bool, which tokens are words; the others, such as full stops, are not seen by the last of the three.
     """
     majority = np.bincount(train_N).argmax()
+    alone = (train_N == majority).all()
+    bag = majority if alone else _by_bag(train, train_N, judged, len(is_word_V))
     return {
         "floor_majority": float(np.mean(judged_N == majority)),
-        "floor_bag_of_tokens": float(np.mean(judged_N == _by_bag(train, train_N, judged, len(is_word_V)))),
+        "floor_bag_of_tokens": float(np.mean(judged_N == bag)),
         "floor_last_word": float(np.mean(judged_N == _by_last_word(train, train_N, judged, is_word_V, majority))),
     }
 

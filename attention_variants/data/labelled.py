@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from attention_variants.data import Split
 from attention_variants.errors import InputError
 
 FOLDS = 10  # of a set without splits, as is the custom (Kim 2014)
@@ -47,14 +48,6 @@ class Labelled(NamedTuple):
         if self.splits:
             return [self.splits.get("test", np.zeros(0, int))]
         return np.array_split(np.random.default_rng(0).permutation(len(self.texts)), FOLDS)
-
-
-class Split(NamedTuple):
-    """Numbers of the sentences that are for training, validation and test, ascending."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 def split(labelled: Labelled, seed: int, fits_N: np.ndarray) -> Split:

@@ -22,7 +22,7 @@ OPERATORS = {
 }
 NAMES, DIGITS = tuple(OPERATORS), "0123456789"
 A_LIST = 0.25  # the probability of one
-PATIENCE = 1_000  # draws for each sequence that is asked for, after which there are too few of them
+PATIENCE = 100_000  # draws without a new sequence, after which there are too few of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,12 @@ def labelled(config: Config) -> Labelled:
     """The sequences of all splits. Raises InputError where there are not as many of these lengths."""
     draw, values = random.Random(config.seed), {}
     sizes = {name: getattr(config, name) for name in ("test", "validation", "train")}  # more for training change no other split
-    for _ in range(PATIENCE * sum(sizes.values())):
+    idle = 0
+    while idle < PATIENCE:
         tokens, value = write(draw, config)
-        if value is not None and len(tokens) >= config.min_length:
-            values.setdefault(" ".join(tokens), value)
+        idle += 1
+        if value is not None and len(tokens) >= config.min_length and (text := " ".join(tokens)) not in values:
+            values[text], idle = value, 0
         if len(values) == sum(sizes.values()):
             ends = np.cumsum([0, *sizes.values()])
             splits = {name: np.arange(*ends[i : i + 2]) for i, name in enumerate(sizes)}

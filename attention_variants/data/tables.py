@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from attention_variants.data import Split
 from attention_variants.data.batches import Epochs, Shape
 from attention_variants.errors import InputError, unknown
 
@@ -48,14 +49,6 @@ class Table(NamedTuple):
             features, classes = (tuple(kept[name].tolist()) for name in ("features", "classes"))
             tests = tuple(kept[f"test_{i}"] for i in range(sum(name.startswith("test_") for name in kept.files)))
             return cls(kept["x"], kept["y"], features, str(kept["target"]), classes, tests)
-
-
-class Split(NamedTuple):
-    """Numbers of the rows that are for training, validation and test."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 def split(table: Table, seed: int, validation: float, test: float) -> Split:

@@ -1,7 +1,7 @@
 """Your own labelled sentences: tab-separated files with a column for the label and one for the text (plain or gzip, UTF-8).
 
-One file is split by seed: a run has the fold of its seed out of ten for test. With a file for test, or for validation, that is what
-they are for.
+One file is split by seed: a run has the fold of its seed out of ten for test, and a vocabulary of the whole file, so that all folds
+share it. With a file for test, or for validation, that is what they are for.
 """
 
 import dataclasses
@@ -62,6 +62,8 @@ def read(path: str, config: Config) -> list[tuple[str, str]]:
     for column in (config.label, config.text):
         if column not in names:
             raise unknown(f"column in {path}:", column, names)
+        if names.count(column) > 1:
+            raise InputError(f"{path} has {names.count(column)} columns {column!r}; expected one")
     found = []
     for number, row in list(enumerate(rows, start=1))[config.header :]:
         if len(row) != len(names):

@@ -11,8 +11,7 @@ def densities(path: pathlib.Path, frequencies_HN, deviation: float, *, title: st
     """Writes a PNG with a panel for each head: a histogram of frequencies, and the spectral density of an RBF kernel.
 
     Args:
-      frequencies_HN: all components of all of them, in cycles. deviation: of the density, which is normal, whose kernel, made
-        positive in the same way, is an RBF.
+      frequencies_HN: all components of all of them, in cycles. deviation: of the RBF kernel's density, which is normal.
     """
     figure, axes = panels(len(frequencies_HN), 3.0, 2.6)
     reach = max(float(np.quantile(abs(frequencies_HN), 0.995)), 3 * deviation)

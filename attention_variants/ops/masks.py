@@ -53,6 +53,11 @@ class Mask:
                     f"mask.dense has shape {self.dense.shape}; expected one that broadcasts to ({batch}, H, {queries}, {keys})"
                 )
 
+    @property
+    def same_for_all(self) -> bool:
+        """Whether all queries of an example, or of a segment, see the same keys, as far as that is known before the arrays are."""
+        return not (self.causal or self.others) and self.window is None and self.dense is None
+
     def may_see(self, q_start: int, q_end: int, k_start: int, k_end: int) -> bool:
         """Whether any query of a block may see any key of a block, as far as that is known before the arrays are."""
         if self.q_at is not None or self.k_at is not None:

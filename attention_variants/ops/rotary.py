@@ -45,6 +45,12 @@ class Rotary(Score):
         features = self.score.as_dot(queries, keys[0])
         return features if features is None or keys[1] is None else with_key_term(*features, keys[1])
 
+    def as_kernel(self, queries, keys):
+        found = self.score.as_kernel(queries, keys[0])
+        if found is None or keys[1] is None:
+            return found
+        return *found[:2], keys[1] if found[2] is None else found[2] + keys[1]
+
 
 def rotate(x_BQHK: jax.Array, at_BQ: jax.Array | None, base: float = 10000.0) -> jax.Array:
     """Feature i and feature i + K/2 of a vector at position m turned by the angle m · base^(−2i/K).

@@ -25,7 +25,11 @@ from attention_variants.ops.products import inner, to_queries
 from attention_variants.ops.scores import Score, float32
 from attention_variants.ops.turns import cos_sin
 
-MAPS = ("squared", "shifted")
+# What is added to ε.
+MAPS = {
+    "squared": jnp.square,
+    "shifted": lambda kappa: jnp.maximum(1 + kappa, 0.0) / 2,  # below −1 by rounding alone
+}
 
 
 def features(x_BSHK: jax.Array, w1: jax.Array, w2: jax.Array | None = None) -> jax.Array:
@@ -94,10 +98,9 @@ class Spectral(Score):
         return Keys(features(k_BSHK, self.w1, self.w2), None if self.magnitude is None else self.magnitude(k_BSHK))
 
     def log_similarity(self, queries, keys):
-        kappa = inner(queries, keys.phi_BSHF)
-        if self.positive == "squared":
-            return jnp.log(jnp.square(kappa) + self.epsilon)
-        return jnp.log(jnp.maximum(1 + kappa, 0.0) / 2 + self.epsilon)  # below −1 by rounding alone
+        with jax.default_matmul_precision("highest"):  # as in `features`; the logarithm's slope is up to 1 / √ε
+            kappa = inner(queries, keys.phi_BSHF)
+        return jnp.log(MAPS[self.positive](kappa) + self.epsilon)
 
     def log_magnitude(self, keys):
         if keys.log_magnitude_BSH is None:

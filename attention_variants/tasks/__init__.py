@@ -16,7 +16,8 @@ A task file holds
     tokens(batch) -> int                     how much of a batch is not padding
     init(key) -> (params, model_state)
     loss(params, model_state, batch, key, hypers) -> (sum, weight, metrics, model_state)
-                                             metrics are (sum, weight) pairs by name; key None is deterministic
+                                             metrics are (sum, weight) pairs by name, `loss` among them where what is told is not
+                                             what is minimised; key None is deterministic
     seeded(seed) -> Task                     the same with another seed, for runs that share data and program
     evaluate(params, model_state, split, place) -> (dict of numbers, list of dicts of strings)
                                              the answers, with what was asked (`source`) and expected (`reference`)

@@ -16,9 +16,9 @@ import numpy as np
 
 from attention_variants import data as sources
 from attention_variants import models, tasks
-from attention_variants.data import baselines, labelled, vectors
+from attention_variants.data import Split, baselines, labelled, vectors
 from attention_variants.data.batches import Batches, Ragged, Tokens
-from attention_variants.data.labelled import Split
+from attention_variants.data.labelled import Labelled
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import BEGIN, END, PAD, UNKNOWN
 from attention_variants.errors import InputError
@@ -80,7 +80,7 @@ class Task:
         self.vocabulary, self.classes, self.known, self.width = vocabulary, classes, known or {}, settings.model.width
         build = models.load(settings.name("model")).build
         self.model = build(settings.model, settings.variant, len(vocabulary), outputs=len(classes))
-        self._labelled = functools.cache(functools.partial(self.source.labelled, self.data))
+        self._labelled = functools.cache(self._read)
         self._tokens = functools.cache(self._tokenise)
         self._split = functools.cache(self._split_of_seed)
         self._floors = functools.cache(self._accuracies_of_baselines)
@@ -104,7 +104,10 @@ class Task:
 
     @classmethod
     def saved(cls, settings, workdir: pathlib.Path) -> "Task":
-        """The task of a workdir, with the vocabulary, the classes and the vectors saved there."""
+        """The task of a workdir, with the vocabulary, the classes and the vectors saved there.
+
+        Raises InputError, when the data is first asked for, where its labels are others.
+        """
         with np.load(workdir / "classes.npz") as kept:
             known = {name: kept[name] for name in kept.files if name != "classes"}
             return cls(settings, Subwords.load(workdir / "vocabulary.json"), tuple(kept["classes"].tolist()), known)
@@ -149,7 +152,8 @@ class Task:
             return Batches(self._of(getattr(self._split(self.seed), split)), **kwargs)
         pool = self._labelled().pool
         pool = pool[self._fits()[pool]]
-        return Batches(self._of(pool), **kwargs, among=lambda seed: np.searchsorted(pool, self._split(seed).train))
+        trained = lambda seed: self._split(self.seed if seed is None else seed).train
+        return Batches(self._of(pool), **kwargs, among=lambda seed: np.searchsorted(pool, trained(seed)))
 
     def tokens(self, batch) -> int:
         """How many tokens of a batch are not padding."""
@@ -167,7 +171,7 @@ class Task:
     def loss(self, params, model_state, batch, key, hypers):
         """Label-smoothed cross-entropy in nats, summed over sentences; without a key, no dropout and no smoothing.
 
-        In training, what variants add for each sentence is in it, and a metric of its own, `added`.
+        In training, what variants add for each sentence is in it, but not in the metric `loss`; it is one of its own, `added`.
         """
         noise, rngs = noise_of(key, hypers, batch["id"])
         logits_BC, sown = self.model.apply({"params": params}, batch["source"], noise, rngs=rngs, mutable=["losses"])
@@ -176,7 +180,8 @@ class Task:
         total, weight = cross_entropy(logits_BC[:, None], label_B1, counts_B1, smoothing)
         right = ((logits_BC.argmax(-1)[:, None] == label_B1) & counts_B1).sum()
         added, metrics = sown_losses(sown, counts_B1[:, 0]), {"accuracy": (right.astype(weight.dtype), weight)}
-        return total + added, weight, metrics | ({"added": (added, weight)} if sown else {}), model_state
+        apart = {"loss": (total, weight), "added": (added, weight)} if sown else {}
+        return total + added, weight, metrics | apart, model_state
 
     def evaluate(self, params, model_state, split, place) -> tuple[dict, list[dict[str, str]]]:
         """Loss, accuracy and macro-F1 on a whole split, and the answers.
@@ -206,7 +211,7 @@ class Task:
         nothing = [bool((row[:-1] == UNKNOWN).all()) for row in source]
         for found, what in (
             (source.lengths() > limit, f"longer than the {limit} tokens of training"),
-            (np.array(nothing), "of nothing but words that training never saw"),
+            (np.array(nothing), "of nothing but words that are not in the vocabulary"),
         ):
             if found.any():
                 remarks.append(f"{found.sum()} of {len(lines)} lines are {what} (first: line {found.argmax() + 1})")
@@ -233,6 +238,13 @@ class Task:
             paths.append(folder / f"{name}.png")
             heatmaps.draw(paths[-1], np.asarray(trace_weights(trace))[0], queries, keys, title=name.replace("_", " "))
         return paths
+
+    def _read(self) -> Labelled:
+        found = self.source.labelled(self.data)
+        if found.classes != self.classes:
+            there, then = (", ".join(names) for names in (found.classes, self.classes))
+            raise InputError(f"the labels of the data are {there}; expected those that the run was trained with, {then}")
+        return found
 
     def _tokenise(self) -> Tokens:
         data = self._labelled()

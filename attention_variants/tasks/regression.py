@@ -135,15 +135,18 @@ class Task:
         return self.model.init(key, *self._two_rows()).get("params", {}), state
 
     def loss(self, params, model_state, batch, key, hypers):
-        """Squared error of the scaled target, or cross-entropy in nats, summed over training rows; and what variants `added`."""
+        """Squared error of the scaled target, or cross-entropy in nats, summed over training rows.
+
+        What variants add is in it, but not in the metric `loss`; it is one of its own, `added`.
+        """
         out_BNO, sown = self._forward(params, batch, key, hypers)
         if self.config.protocol == "authors":  # of the parameters before this step, without dropout where there is any
             judged = self._loss(self._forward(params, batch, None, {})[0], batch["y"])
             rmse = jnp.sqrt((judged * batch["tested"]).sum() / batch["tested"].sum()) * batch["scale"][0, 0]
             model_state = {"rmse_best": jnp.minimum(model_state["rmse_best"], jax.lax.stop_gradient(rmse))}
         weight, added = batch["trained"].sum(), sown_losses(sown, batch["trained"].any(1))
-        total = (self._loss(out_BNO, batch["y"]) * batch["trained"]).sum() + added
-        return total, weight, {"added": (added, weight)} if sown else {}, model_state
+        total = (self._loss(out_BNO, batch["y"]) * batch["trained"]).sum()
+        return total + added, weight, {"loss": (total, weight), "added": (added, weight)} if sown else {}, model_state
 
     def evaluate(self, params, model_state, split, place) -> tuple[dict, list[dict[str, str]]]:
         """The metric and its kin on a split, in units of the target; of the training rows each is predicted from the others.

@@ -142,13 +142,13 @@ class Task:
 
     def init(self, key):
         """(params, model_state): float32 parameters from a PRNG key; translation has no model state."""
-        tokens = jnp.ones((1, 2), jnp.int32)
-        return self.model.init(key, tokens, tokens)["params"], {}
+        token = jnp.ones((1, 2), jnp.int32)
+        return self.model.init(key, token, token, packed=self._two_packed())["params"], {}
 
     def loss(self, params, model_state, batch, key, hypers):
         """Label-smoothed cross-entropy in nats, summed over target tokens; without a key, no dropout and no smoothing.
 
-        In training, what variants add for each pair is in it, and a metric of its own, `added`.
+        In training, what variants add for each pair is in it, but not in the metric `loss`; it is one of its own, `added`.
         """
         noise, rngs = noise_of(key, hypers, batch["id"])
         inputs = batch["source"], batch["target"], noise, _packed(batch)
@@ -157,13 +157,12 @@ class Task:
         smoothing = 0.0 if key is None else hypers["label_smoothing"]
         total, weight = projected_cross_entropy(x_BTD, table_VD, batch["target"], batch["target"] != PAD, smoothing)
         added = sown_losses(sown, (batch["target"] != PAD).any(1))
-        return total + added, weight, {"added": (added, weight)} if sown else {}, model_state
+        return total + added, weight, {"loss": (total, weight), "added": (added, weight)} if sown else {}, model_state
 
     def _check_route(self, hypers: Hypers) -> None:
         """Raises InputError where the model's route cannot take what training or decoding asks of it."""
         token = jnp.ones((1, 2), jnp.int32)
-        packed = (Packed(token, token), Packed(token, token)) if self.config.packed else None
-        variables = check_route(self.model, hypers.attention_dropout, token, token, packed=packed)
+        variables = check_route(self.model, hypers.attention_dropout, token, token, packed=self._two_packed())
         jax.eval_shape(lambda params: greedy(self.model, params, token, length=2), variables["params"])
 
     def evaluate(self, params, model_state, split, place) -> tuple[dict, list[dict[str, str]]]:
@@ -223,6 +222,11 @@ class Task:
             weights_HQS = np.asarray(trace_weights(trace))[0, :, : len(queries), : len(keys)]
             heatmaps.draw(folder / f"{name}.png", weights_HQS, queries, keys, title=name.replace("_", " "))
         return [folder / f"{name}.png" for name in traces]
+
+    def _two_packed(self) -> tuple[Packed, Packed] | None:
+        """Where two tokens belong, if training is packed: what a variant cannot take of that is then refused at the start."""
+        token = jnp.ones((1, 2), jnp.int32)
+        return (Packed(token, token), Packed(token, token)) if self.config.packed else None
 
     def _read_split(self, split: str):
         if split not in self._pairs:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from attention_variants.errors import InputError
 from attention_variants.ops.spectral import Spectral
@@ -71,6 +72,6 @@ def frequencies(layer: nn.Module, sampler: type[Sampler], q_BQHK, k_BSHK, mask, 
     if config.mode != "direct":
         return sampler(config, layer.heads, layer.size, number, name="sampler")(q_BQHK, k_BSHK, mask, row_B)
     reach = (layer.heads * config.points) ** -0.5
-    draw = lambda key, shape: jax.random.uniform(key, shape, minval=-reach, maxval=reach)
+    draw = lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -reach, reach)
     shape = (layer.size, layer.heads, config.points)
     return [layer.param(f"frequencies_{n + 1}", draw, shape) for n in range(number)]

@@ -12,7 +12,7 @@
 | pooling | of all tokens, padding too | of those that there are |
 
 Unlike their code: noise is each example's own (theirs takes one sequence at a time), it is the same at every evaluation, and the
-costs of all layers count (theirs returns the last one's).
+costs of all layers count (theirs returns the last one's). Rotary positions, which it has not, turn what norms are taken of.
 """
 
 import dataclasses
@@ -63,6 +63,8 @@ class Authors(Spectral):
     Attributes:
       p: of the norms, None is no magnitude. rate: of the dropout of m, 0 outside of training. seed_B: of each example.
     """
+
+    magnitude_of_norm = True  # so that rotary positions take nothing from it
 
     p: float | None = dataclasses.field(default=2.0, metadata={"static": True})
     rate: float = dataclasses.field(default=0.0, metadata={"static": True})
@@ -118,10 +120,10 @@ class Sampler(spectral_sampler.Sampler):
         return noise_BKHM, -(uniform_BKHM * jnp.log(uniform_BKHM + 1e-5)).sum(-1), correlation_BKHH
 
     def _mean(self, name, x_BSHK, mask):
-        if x_BSHK is None or (mask is not None and (mask.causal or mask.dense is not None or mask.q_segments is not None)):
+        if x_BSHK is None or not (mask is None or (mask.same_for_all and mask.q_segments is None)):
             raise InputError(
                 f"variant.mode is {self.config.mode!r}, which in implicit_kernel_authors is for whole sequences that look at "
-                "themselves (no decoder, nothing packed); expected 'direct', or variant=implicit_kernel"
+                "themselves (no decoder, no window, nothing packed); expected 'direct', or variant=implicit_kernel"
             )
         return jnp.moveaxis(float32(x_BSHK).mean(1), -1, 1)
 

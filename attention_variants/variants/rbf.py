@@ -79,7 +79,7 @@ def score(layer: nn.Module, mask, *, unit: float, in_cache: bool, magnitude: Mag
     config, width_H = layer.config, jnp.float32(layer.config.width)
     if config.learn_width:
         initial = nn.initializers.constant(math.log(config.width))
-        width_H = jnp.exp(layer.param("log_width", initial, (layer.heads,) if config.per_head else ()))
+        width_H = jnp.exp(layer.param("log_width", initial, (layer.heads,) if config.per_head else (), jnp.float32))
     adapt = None
     if config.rule != "none":
         hides = mask is not None and (mask.causal or not (mask.window is mask.q_segments is mask.dense is None))

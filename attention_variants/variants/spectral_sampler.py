@@ -11,11 +11,13 @@ triangle of t tᵀ, t = tanh(linear function): marginals stay what they are, and
 
     loss += copula_weight Σ ½ Σ_h log(1 + Σ_{k<h} (t_h t_k)²)       = −½ log det L Lᵀ of each feature
 
-All weights but constants are shared by the heads. Queries of another sequence than the keys', and anything that is still to be
-written when it is read (causal masks, caches), are not looked at: a learned constant is in the place of their mean.
+All weights but constants are shared by the heads. Queries of another sequence than the keys', and what not all queries may see
+(causal masks, so caches; windows; dense masks, whatever they hide), are not looked at: a learned constant is in the place of their
+mean.
 """
 
 import functools
+import zlib
 from typing import Any
 
 import flax.linen as nn
@@ -26,7 +28,7 @@ from attention_variants.errors import InputError
 from attention_variants.ops.scores import float32
 
 SLOPE = 0.2  # of LeakyReLU below 0
-QUIET = 0  # the seed of the noise of evaluation, which is the same for all examples
+QUIET = 0  # the seed of the noise of evaluation: of each layer its own, the same for all examples and runs
 
 
 class Sampler(nn.Module):
@@ -72,8 +74,8 @@ class Sampler(nn.Module):
 
     def _mean(self, name: str, x_BSHK, mask):
         """(B, K, H): the mean over the tokens that there are; a learned constant, (1, K, H), where they may not be looked at."""
-        constant_1KH = self.param(f"{name}_constant", nn.initializers.zeros, (1, self.size, self.heads))
-        if x_BSHK is None or (mask is not None and (mask.causal or mask.dense is not None)):
+        constant_1KH = self.param(f"{name}_constant", nn.initializers.zeros, (1, self.size, self.heads), jnp.float32)
+        if x_BSHK is None or not (mask is None or mask.same_for_all):
             return constant_1KH if x_BSHK is None else jnp.repeat(constant_1KH, len(x_BSHK), 0)
         if mask is not None and mask.q_segments is not None:
             raise InputError(
@@ -90,9 +92,9 @@ class Sampler(nn.Module):
 
     def _linear(self, name: str, x_BIH):
         """(B, K, H), uniform initial weights within ± 1/√K; no bias at first."""
-        draw = lambda key, shape: jax.random.uniform(key, shape, minval=-(self.size**-0.5), maxval=self.size**-0.5)
+        draw = lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -(self.size**-0.5), self.size**-0.5)
         weight = self.param(f"{name}_weight", draw, (x_BIH.shape[1], self.size))
-        bias = self.param(f"{name}_bias", nn.initializers.zeros, (self.size,))
+        bias = self.param(f"{name}_bias", nn.initializers.zeros, (self.size,), jnp.float32)
         return jnp.einsum("bi...,ik->bk...", x_BIH, weight) + jnp.expand_dims(bias, range(1, x_BIH.ndim - 1))
 
     def _odd(self, name: str, z_BKHM):
@@ -104,9 +106,10 @@ class Sampler(nn.Module):
         """(B, K, H, M): of each example in training; else the same for all."""
         shape = (self.size, self.heads, self.config.points)
         if row_B is None:
-            return jnp.broadcast_to(jax.random.normal(jax.random.key(QUIET), shape), (batch, *shape))
+            key = jax.random.fold_in(jax.random.key(QUIET), zlib.crc32("/".join(self.path).encode()))
+            return jnp.broadcast_to(jax.random.normal(key, shape, jnp.float32), (batch, *shape))
         of_row = functools.partial(jax.random.fold_in, self.make_rng("dropout"))
-        return jax.vmap(lambda row: jax.random.normal(of_row(row), shape))(row_B)
+        return jax.vmap(lambda row: jax.random.normal(of_row(row), shape, jnp.float32))(row_B)
 
     def _cost(self, name: str, cost_BKH, row_B):
         """Sown for each example, in training alone."""
@@ -116,7 +119,7 @@ class Sampler(nn.Module):
 
 def lower(t_BKH: jax.Array) -> jax.Array:
     """(B, K, H, H): I + the strictly lower triangle of t tᵀ."""
-    return jnp.tril(t_BKH[..., :, None] * t_BKH[..., None, :], -1) + jnp.eye(t_BKH.shape[-1])
+    return jnp.tril(t_BKH[..., :, None] * t_BKH[..., None, :], -1) + jnp.eye(t_BKH.shape[-1], dtype=t_BKH.dtype)
 
 
 def coupling(t_BKH: jax.Array) -> jax.Array:

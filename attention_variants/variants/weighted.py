@@ -42,7 +42,7 @@ def magnitude(layer: nn.Module, k_BSHK, row_B) -> Magnitude | None:
         return None
     if config.learn_p:
         start = nn.initializers.constant(math.log(math.expm1(config.p - 1)))
-        p_H = 1 + jax.nn.softplus(layer.param("p", start, (layer.heads,)))
+        p_H = 1 + jax.nn.softplus(layer.param("p", start, (layer.heads,), jnp.float32))
     if config.magnitude_dropout and row_B is not None:
         dropout = Dropout(config.magnitude_dropout, layer.make_rng("dropout"), row_B)
         kept_BSH = kept(dropout, k_BSHK.shape[:3]).astype(jnp.float32) / (1 - config.magnitude_dropout)

@@ -1,6 +1,7 @@
 """What is drawn of a learned kernel is what the run attends with, in every layer and mode."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from attention_variants.errors import InputError
 from attention_variants.figures import smoothing
 from attention_variants.figures import spectra as pictures
 from attention_variants.models.heads import MultiHeadAttention, trace_weights
+from attention_variants.ops.spectral import Spectral
 from attention_variants.variants import implicit_kernel, implicit_kernel_authors
 
 HEADS, SIZE, LENGTH = 3, 5, 11
@@ -47,6 +49,17 @@ def test_the_kernel_is_that_of_the_weights(kind, mode, stationary, rotary):
     assert found["frequencies"].shape == (HEADS, SIZE * 4 * (1 if stationary else 2))
     np.testing.assert_allclose(np.sort(found["frequencies"][1])[-1], max(w[:, 1].max() for w in ws), rtol=1e-6)
     assert (spectra.correlation(trace) is None) == (mode != "copula")
+
+
+@pytest.mark.parametrize("positive", ["squared", "shifted"])
+def test_frequencies_of_the_rbfs_deviation_make_the_rbf(positive):
+    """Of 200,000 from that normal distribution, κ², or κ where it is shifted, is exp(−r² / 2√d) at every distance."""
+    size, points = 3, 200_000
+    score = Spectral(jnp.zeros(()), positive=positive)
+    w = spectra.deviation(score, size) * np.random.default_rng(0).normal(size=(size, points))
+    for r in (0.3, 1.0, 2.0):
+        kappa = np.cos(2 * np.pi * r * w[1]).mean()
+        assert (kappa**2 if positive == "squared" else kappa) == pytest.approx(np.exp(-(r**2) / (2 * size**0.5)), abs=0.01)
 
 
 def test_pictures_are_drawn_of_a_run(make_config, tmp_path):

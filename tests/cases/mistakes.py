@@ -13,6 +13,7 @@ TEXTS = {
     "gzip": b"\x1f\x8b\x08\x00broken",
     "labelled": b"text\tlabel\n" + b"a film\tgood\nno film\tbad\n" * 9,
     "neutral": b"text\tlabel\na film\tgood\nfilm\tneutral\n",
+    "twice": b"text\tlabel\ttext\na film\tgood\tno film\n",
     "ragged": b"text\tlabel\na film\tgood\nno film bad\n",
     "vectors": b"a 1 2 3\nfilm 1 2 3\nno 1 2\n",
 }
@@ -92,6 +93,11 @@ CASES = {
         "unknown value of config.data.set 'tre'; did you mean 'trec'",
     ),
     "a line with too few fields": (labelled("ragged"), "ragged, line 3, has 1 fields; expected 2"),
+    "two columns of a name": (labelled("twice"), "twice has 2 columns 'text'; expected one"),
+    "sampled kernels where rows hold several": (
+        [CONFIG + ",variant=implicit_kernel", "--config.variant.mode=sampled", "--config.task.packed=True", "--workdir={new}"],
+        "reads a whole sequence, where rows hold several (task.packed); expected 'direct', or task.packed=False",
+    ),
     "a label that training has not": (
         labelled("labelled", "--config.data.validation={texts}/neutral"),
         "the label 'neutral' of the validation sentence 'film' is that of no training sentence",

@@ -93,6 +93,12 @@ def test_baselines_know_their_part_of_a_sentence_and_the_training_sentences_alon
             assert found["floor_last_word"] < 0.9
 
 
+def test_baselines_of_a_single_class_are_that_class():
+    train, judged = Ragged.of([[1, 0], [2, 0]]), Ragged.of([[1], [2]])
+    found = baselines.accuracies(train, np.array([1, 1]), judged, np.array([1, 0]), np.array([False, True, True]))
+    assert set(found.values()) == {0.5}
+
+
 def test_a_last_word_that_training_never_saw_is_of_the_most_frequent_class():
     train, judged = Ragged.of([[1, 0], [1, 0], [2], [0]]), Ragged.of([[3], [0, 0], [2, 0]])
     found = baselines.accuracies(train, np.array([1, 1, 0, 1]), judged, np.array([1, 1, 0]), np.array([False, True, True, True]))

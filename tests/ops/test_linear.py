@@ -14,6 +14,7 @@ from attention_variants.ops.biases import Alibi
 from attention_variants.ops.dropout import Dropout
 from attention_variants.ops.magnitudes import Magnitude
 from attention_variants.ops.masks import Mask
+from attention_variants.ops.rotary import Rotary
 from attention_variants.ops.scores import DotProduct
 from attention_variants.ops.spectral import MAPS, Spectral
 
@@ -54,6 +55,15 @@ def test_linear_is_dense_for_every_mask_and_block(mask, block, monkeypatch):
     assert_close(
         outcome("linear", MASKS[mask], magnitude=Magnitude(p=3.0)), outcome("dense", MASKS[mask], magnitude=Magnitude(p=3.0)), 1e-4
     )
+
+
+@pytest.mark.parametrize("magnitude", [None, Magnitude(p=3.0)])
+def test_it_takes_rotary_positions(magnitude):
+    """Features of what is rotated; and the magnitude of what is not."""
+    q, k, v, w1, w2 = given()
+    score = Rotary(Spectral(w1, w2, magnitude=magnitude))
+    run = lambda route: attend(q, k, v, score=score, mask=MASKS["padding"], route=route)
+    assert_close(run("linear"), run("dense"), 1e-4)
 
 
 @pytest.mark.parametrize("positive", MAPS)

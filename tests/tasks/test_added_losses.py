@@ -34,6 +34,7 @@ def test_added_costs_are_in_the_loss_once(name):
         total, count, metrics, _ = task.loss(params, state, batch, jax.random.key(1), hypers)
         added, of = metrics["added"]
         assert of == count
+        assert (float(metrics["loss"][0]), metrics["loss"][1]) == (pytest.approx(float(total - added), rel=1e-5), count)
         return float(total - added), float(added), batch
 
     own, added, batch = parts(1.0)

@@ -117,6 +117,22 @@ def test_the_loss_of_evaluate_is_that_of_training_without_noise(loaded):
     assert found[2]["accuracy"] == (right, (batch["target"] != PAD).sum())
 
 
+def test_labels_that_a_run_was_not_trained_with_are_refused(trained, table):
+    """Fewer of them, whose numbers would be others', and more; before anything is counted."""
+    for labels in ("ac", "abcd"):
+        other = table.with_name(f"{labels}.tsv")
+        other.write_text("text\tlabel\n" + "".join(f"ape {n}\t{labels[n % len(labels)]}\n" for n in range(40)))
+        with pytest.raises(InputError, match=f"the labels of the data are {', '.join(labels)}; expected those .* with, a, b, c"):
+            runs.Loaded(trained[0], print, [f"data.train={other}"]).evaluate("test")
+
+
+def test_training_batches_in_order_are_those_of_the_runs_own_split(new):
+    task = new(**{"run.seed": 2})
+    found = np.sort(np.concatenate([batch["source"][:, 0] for batch in task.batches("train", seed=None)]))
+    wanted = np.sort([row[0] for row in task._of([i for i in task._split(2).train if i not in LONG]).source])
+    np.testing.assert_array_equal(found[found != PAD], wanted)
+
+
 def test_predictions_are_those_of_each_line_alone_with_remarks(loaded):
     lines = [*(f"{word} ape" for word in WORDS), "bee " * 14, "yak", "yak zho"]
     answers, remarks = loaded.task.predict(loaded.params, {}, lines, loaded.place)
@@ -124,7 +140,7 @@ def test_predictions_are_those_of_each_line_alone_with_remarks(loaded):
     assert len(set(answers)) > 1
     assert remarks == [
         "1 of 10 lines are longer than the 13 tokens of training (first: line 8)",
-        "2 of 10 lines are of nothing but words that training never saw (first: line 9)",
+        "2 of 10 lines are of nothing but words that are not in the vocabulary (first: line 9)",
     ]
 
 

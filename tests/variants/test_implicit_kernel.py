@@ -1,5 +1,6 @@
 """A learned spectral density: what it may look at, what it costs, and how its heads hang together."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +100,10 @@ def test_noise_belongs_to_the_example_and_evaluation_has_one_for_all(mode):
     assert abs(made(config, rows=ROWS, params=params, seed=9)[0].w1 - whole.w1).max() > 0.01
     still = made(config, params=params)[0]
     assert_close(made(config, params=params, seed=9)[0].w1, still.w1)
+    of_layer = lambda name: variants.layer(config, heads=H, size=K, name=name)
+    both = nn.Sequential([lambda *given: [of_layer(name)(*given).w1 for name in ("one", "other")]])
+    one, other = both.apply({"params": {"one": params, "other": params}}, q, k, None)
+    assert abs(one - other).max() > 0.01  # each layer has its own
 
 
 @pytest.mark.parametrize("mode", ["sampled", "copula"])
@@ -121,7 +126,7 @@ def test_what_the_sampler_looks_at(mode):
     traced = lambda x, y, **given: across.apply(variables, x, y, mutable=["trace"], **given)[1]["trace"]["score"].w1
     assert_close(traced(x + 1, source), traced(x, source))
     assert abs(traced(x, source + 1) - traced(x, source)).max() > 1e-5
-    for hidden in (Mask(causal=True), Mask(dense=jnp.ones((1, 1, Q, Q), bool))):
+    for hidden in (Mask(causal=True), Mask(dense=jnp.ones((1, 1, Q, Q), bool)), Mask(window=2), Mask(others=True)):
         assert_close(of(q + 1, k - 1, hidden), of(q, k, hidden))
     with pytest.raises(InputError, match="which reads a whole sequence, where rows hold several"):
         of(q, k, Mask(q_segments=jnp.ones((1, 1)), k_segments=jnp.ones((1, 1))))

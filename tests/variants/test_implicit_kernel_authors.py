@@ -18,6 +18,7 @@ from attention_variants.errors import InputError
 from attention_variants.models.heads import MultiHeadAttention, Noise, trace_weights
 from attention_variants.ops.attend import attend
 from attention_variants.ops.masks import Mask
+from attention_variants.ops.rotary import Rotary
 from attention_variants.variants import implicit_kernel, spectral_sampler
 from attention_variants.variants.implicit_kernel_authors import Config, Sampler
 
@@ -60,7 +61,7 @@ def test_it_is_what_the_authors_code_computes(name, route, monkeypatch):
     with jax.enable_x64(True):
         if mode == "copula":
             drawn = jnp.concatenate([z["noise_positive"], z["noise_negative"]], -1)[None]
-            monkeypatch.setattr(Sampler, "_noise", lambda self, batch, row_B: drawn)
+            monkeypatch.setattr(spectral_sampler.Sampler, "_noise", lambda self, batch, row_B: drawn)
         settings = dict(mode=mode, p=float(z["p"]), points=int(z["M"]), magnitude_dropout=0.0)
         types = dict(qkv_features=HEADS * SIZE, dtype=jnp.float64, param_dtype=jnp.float64, route=route)
         module = MultiHeadAttention(HEADS, variant=Config(**settings), **types)
@@ -122,6 +123,10 @@ def test_their_dropout_falls_on_pairs_and_lets_norms_of_queries_count(route):
     turned = attend(q[turn], k[turn], v[turn], score=other, route=route)
     assert_close(turned, attend(q, k, v, score=score, route="dense")[turn])
     assert abs(of(made(config, rows=ROWS, seed=9)[0]) - dropped).max() > 0.1
+    turned = Rotary(made(Config(points=4, p=3.0, magnitude_dropout=0.4), rows=ROWS)[0])
+    at = turned.prepare_queries(q), turned.prepare_keys(k)
+    left = abs(turned.logits(*at) - turned.log_similarity(*at))
+    np.testing.assert_array_equal(left < 1e-6, gone)  # rotary positions, which they have not, take nothing from what is dropped
     grown = lambda score: np.ptp(of(score, 2 * q) - of(score), axis=-1).max()
     assert grown(score) > 0.1  # the norm of a query does not cancel …
     assert grown(quiet) < 1e-4  # … but where nothing is dropped
