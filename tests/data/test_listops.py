@@ -98,6 +98,6 @@ def test_limits_that_leave_nothing_are_refused(values, sentence):
 
 def test_more_than_there_are_is_refused(monkeypatch):
     """Of four tokens there are 4 · 10 · 10."""
-    monkeypatch.setattr(listops, "PATIENCE", 10_000)
+    monkeypatch.setattr(listops, "PATIENCE", 2_000)
     with pytest.raises(InputError, match="400 of 401 sequences were found with 4 to 4 tokens"):
         listops.labelled(Config(train=399, validation=1, test=1, min_length=4, max_length=4, max_depth=2, max_args=2))
