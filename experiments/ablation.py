@@ -138,6 +138,8 @@ class Run(NamedTuple):
 def fingerprint(settings: settings_lib.Settings) -> str:
     """Twelve digits that two runs share only where all that their numbers depend on is the same."""
     tree = {section: values for section, values in settings.as_dict().items() if section not in FREE}
+    if tree["particles"]["method"] == "none":  # then nothing of them is read
+        del tree["particles"], tree["hypers"]["alpha"], tree["hypers"]["temperature"]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -52,7 +52,7 @@ def repulsive_heads(
     select: str = PROJECTIONS,
     joint: bool = False,
     batched: bool | None = None,
-    seed: int | jax.Array = 0,
+    key: jax.Array | int = 0,
 ) -> optax.GradientTransformation:
     """Replaces the gradients of attention heads by those of SVGD or SPOS; chain it before clipping and the optimiser.
 
@@ -68,7 +68,7 @@ def repulsive_heads(
       noise: SPOS has its noise here, before the optimiser, as published; without, add `head_noise` after it.
       select, joint: the particles, see `groups.find`.
       batched: groups of one shape are stacked, which is faster on accelerators, and the default there; else one after the other.
-      seed: of the noise.
+      key: a PRNG key, or a seed, of the noise.
 
     Returns:
       A transformation whose `update` needs params; what it saw is in its state's `numbers`.
@@ -88,7 +88,7 @@ def repulsive_heads(
     def init(params) -> RepulsionState:
         groups_lib.find(params, select, joint)
         nothing = Numbers(*(jnp.zeros((), jnp.float32) for _ in Numbers._fields))
-        return RepulsionState(jnp.zeros((), jnp.int32), jax.random.key_data(jax.random.key(seed)), nothing)
+        return RepulsionState(jnp.zeros((), jnp.int32), _words(key), nothing)
 
     def update(grads, state: RepulsionState, params=None):
         if params is None:
@@ -118,18 +118,18 @@ def repulsive_heads(
 
 
 def head_noise(
-    temperature: Scalar = 1.0, stepsize: Scalar = 1.0, *, select: str = PROJECTIONS, joint: bool = False, seed: int | jax.Array = 0
+    temperature: Scalar = 1.0, stepsize: Scalar = 1.0, *, select: str = PROJECTIONS, joint: bool = False, key: jax.Array | int = 0
 ) -> optax.GradientTransformation:
     """Adds SPOS's noise √(2 τ ε) ξ to the updates of heads; chain it after the optimiser.
 
     Args:
       temperature: τ; a number, an array or a schedule. stepsize: ε, the learning rate, as temperature.
-      select, joint, seed: as in `repulsive_heads`.
+      select, joint, key: as in `repulsive_heads`.
     """
 
     def init(params) -> NoiseState:
         groups_lib.find(params, select, joint)
-        return NoiseState(jnp.zeros((), jnp.int32), jax.random.key_data(jax.random.key(seed)))
+        return NoiseState(jnp.zeros((), jnp.int32), _words(key))
 
     def update(updates, state: NoiseState, params=None):
         del params
@@ -168,6 +168,12 @@ def _diffusion(g_LHD: jax.Array, xi_LHD: jax.Array | None, heat, stepsize: float
         return heat * g_LHD
     c_L11 = jax.vmap(median_of_absolute)(g_LHD)[:, None, None]
     return heat * g_LHD - jnp.sqrt(2 * heat / stepsize) * c_L11 * xi_LHD
+
+
+def _words(key: jax.Array | int) -> jax.Array:
+    """The words of a PRNG key, or of that of a seed."""
+    key = jnp.asarray(key)
+    return jax.random.key_data(key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.key(key))
 
 
 def _normal(state, found: list[Group], dtype) -> list[jax.Array]:

@@ -41,7 +41,7 @@ CONTRACT = ("Config", "Hypers", "Task")
 
 @dataclasses.dataclass(frozen=True)
 class Hypers:
-    """What every task has: the learning rate at its peak.
+    """What every task has: the learning rate at its peak; where heads repel each other, how strong (alpha), and SPOS's temperature.
 
     `SWITCHES` names those whose 0 switches something off: a step gets None for such a 0, and its program does without. `RATES`
     names those that are shares, in [0, 1).
@@ -51,10 +51,15 @@ class Hypers:
     RATES: ClassVar[tuple[str, ...]] = ()
 
     learning_rate: float = 1e-3
+    alpha: float = 0.01
+    temperature: float = 1.0
 
     def __post_init__(self):
         if not 0 <= self.learning_rate < 1e38:
             raise InputError(f"hypers.learning_rate is {self.learning_rate}; expected a number from 0 on that float32 can hold")
+        for name in ("alpha", "temperature"):
+            if not 0 <= getattr(self, name) < 1e38:
+                raise InputError(f"hypers.{name} is {getattr(self, name)}; expected a number from 0 on that float32 can hold")
         for name in self.RATES:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"hypers.{name} is {getattr(self, name)}; expected a rate of at least 0 and below 1")

@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     evaluate: int
     checkpoint: int
     log: int
+    repel: int
 
     def due(self, every: int, step: int) -> bool:
         return every > 0 and (step % every == 0 or step == self.total)
@@ -63,6 +64,7 @@ def plan(settings: Settings, per_epoch: int) -> Plan:
             ("evaluate", "run.evaluate", settings.run.evaluate),
             ("checkpoint", "run.checkpoint", settings.run.checkpoint),
             ("log", "log.every", settings.log.every),
+            ("repel", "particles.begin", settings.particles.begin),
         )
     }
     return Plan(total, per_epoch, **steps)

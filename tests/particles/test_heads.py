@@ -143,7 +143,7 @@ def test_noise_has_the_variance_that_was_asked_for():
         assert abs(noise.mean()) < 0.01
     assert abs(np.corrcoef(*(noise.ravel() for noise in draws))[0, 1]) < 0.02
     again = updated(repulsive_heads("spos", **settings), grads, params)[0]
-    other = updated(repulsive_heads("spos", **settings, seed=1), grads, params)[0]
+    other = updated(repulsive_heads("spos", **settings, key=jax.random.key(1)), grads, params)[0]
     np.testing.assert_array_equal(again["query"]["kernel"], first["query"]["kernel"])
     assert (np.asarray(other["query"]["kernel"]) != np.asarray(first["query"]["kernel"])).any()
 

@@ -16,7 +16,7 @@ def draw(seed: int):
 
 
 def backward(out, g, alpha, *more):
-    value, pull = jax.vjp(lambda x, a: repel(x, a, *more), out, alpha)
+    value, pull = jax.vjp(lambda x, a: repel(x, a, True, *more), out, alpha)
     np.testing.assert_array_equal(value, out)
     return pull(g)
 
