@@ -13,9 +13,11 @@ demo: environment
 test: environment
 	$(RUN) -m pytest -n 2 --dist loadfile
 
+MEASURED = tests/train/test_memory.py tests/train/test_start.py
+
 slow: environment
-	$(RUN) -m pytest -m slow --ignore=tests/experiments
-	$(RUN) -m pytest -m slow -n 2 --dist loadfile tests/experiments
+	$(RUN) -m pytest -m slow $(MEASURED)
+	$(RUN) -m pytest -m slow -n 2 --dist loadfile $(MEASURED:%=--ignore=%)
 
 lint: environment
 	$(VENV)/bin/ruff format --check .

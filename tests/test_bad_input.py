@@ -2,13 +2,34 @@
 
 import concurrent.futures
 import hashlib
+import json
 import pathlib
 import shutil
+import subprocess
+import sys
+import threading
 
 import pytest
 from cases.mistakes import CASES, CONFIG, TEXTS
 
 from attention_variants.data import downloads
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Imports once what main.py does, and then runs it in a fork of itself for each line of standard input.
+SERVER = """
+import json, os, runpy, sys
+import attention_variants.train.cli, attention_variants.train.loop
+for line in sys.stdin:
+    words, files, environment = json.loads(line)
+    if not (child := os.fork()):
+        for number, name in enumerate(files):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
+        os.environ.update(environment)
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
 def contents(folder: pathlib.Path) -> dict:
@@ -16,7 +37,32 @@ def contents(folder: pathlib.Path) -> dict:
 
 
 @pytest.fixture(scope="session")
-def outcomes(program, trained, tmp_path_factory):
+def forked(environment, tmp_path_factory):
+    """As `program`, which takes three seconds each time to import what it needs."""
+    servers, folder = threading.local(), tmp_path_factory.mktemp("forked")
+
+    def run(*flags, stdin: bytes = b"", **more):
+        if not hasattr(servers, "own"):
+            pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            servers.own = subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, env=environment, **pipes)
+            started.append(servers.own)
+        files = [folder / f"{threading.get_ident()}.{name}" for name in ("in", "out", "err")]
+        for file, content in zip(files, (stdin, b"", b""), strict=True):
+            file.write_bytes(content)
+        words = [str(ROOT / "main.py"), *map(str, flags)]
+        servers.own.stdin.write(json.dumps([words, [str(file) for file in files], more]) + "\n")
+        servers.own.stdin.flush()
+        status = int(servers.own.stdout.readline())
+        return subprocess.CompletedProcess(words, status, *(file.read_bytes().decode() for file in files[1:]))
+
+    started = []
+    yield run
+    for server in started:
+        server.communicate()
+
+
+@pytest.fixture(scope="session")
+def outcomes(forked, trained, tmp_path_factory):
     """Every case's CompletedProcess, two at a time; a set of what was written, which must stay empty."""
     root = tmp_path_factory.mktemp("bad")
     texts, early, broken, data = (root / name for name in ("texts", "early", "broken", "data"))
@@ -42,7 +88,7 @@ def outcomes(program, trained, tmp_path_factory):
         words = []
         for flag in flags:
             words += trained_flags() if flag == "{trained_flags}" else [flag.format(**known)]
-        return program(*words, stdin=stdin[0] if stdin else b"", ATTENTION_VARIANTS_DATA=str(data))
+        return forked(*words, stdin=stdin[0] if stdin else b"", ATTENTION_VARIANTS_DATA=str(data))
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         done = dict(zip(CASES, pool.map(call, CASES), strict=True))
