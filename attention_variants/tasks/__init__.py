@@ -26,6 +26,9 @@ A task file holds
     traces(params, model_state, place) -> dict
                                              by layer: a `trace` of attention (`models.heads`), and names of the queries and keys
                                              to show, which may be fewer than it has
+    attention(params, model_state, place) -> dict
+                                             by layer: a `trace` of many validation examples, and (B, Q) which queries are real;
+                                             may be left out where those of `traces` are of many
     figures(params, model_state, place, folder) -> paths, the one to look at first
     width                                    D, for the Transformer paper's learning-rate schedule
 """

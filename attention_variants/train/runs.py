@@ -115,9 +115,14 @@ class Loaded:
             if _shapes(_task(self.workdir, trained), trained).params != like.params:
                 raise InputError(f"--change={' --change='.join(changes)} asks for other parameters than those that were trained")
         state = checkpoints.restore_newest(like, first=checkpoints.best_step()).state
-        checkpoints.close()
         self.step = int(state.step)
-        self.params, self.model_state = backend.local(backend.replicate((state.params, state.model_state)))
+        self._here = lambda state: backend.local(backend.replicate((state.params, state.model_state)))
+        self._read = lambda step: checkpoints.restore(step, like).state
+        self.params, self.model_state = self._here(state)
+
+    def at(self, step: int):
+        """(params, model_state) of the checkpoint of a step, one of `steps`."""
+        return (self.params, self.model_state) if step == self.step else self._here(self._read(step))
 
     def evaluate(self, split: str) -> dict:
         """Metrics on a split. Raises InputError for a split that the data does not have."""
