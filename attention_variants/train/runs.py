@@ -41,7 +41,9 @@ def results(workdir: pathlib.Path) -> dict:
 def metric_of(results: dict, path: str) -> float:
     """The number at a path such as "test.bleu". Raises InputError, with the nearest, for one that the run did not find."""
     split, _, name = path.partition(".")
-    known = [f"{s}.{n}" for s in ("validation", "test") for n, v in results.get(s, {}).items() if isinstance(v, int | float)]
+    known = [
+        f"{s}.{n}" for s in ("validation", "test", "looks") for n, v in results.get(s, {}).items() if isinstance(v, int | float)
+    ]
     if path not in known:
         raise unknown("metric", path, known)
     return results[split][name]
