@@ -30,7 +30,7 @@ def get_config(arg: str | None = None):
     config = common.defaults(task="translation", data=arg.data, model="transformer", variant=arg.variant, particles=arg.particles)
     config.optimizer.update(schedule="cosine", warmup="10 percent")
     config.hypers.learning_rate = 2e-3
-    if config.particles.method != "none":
+    if config.particles.method in ("svgd", "spos"):
         config.particles.stepsize = 0.01  # with alpha = 0.01, as An et al. 2020 have it for IWSLT14
 
     if arg.data == "dates":

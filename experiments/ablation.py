@@ -140,8 +140,10 @@ class Run(NamedTuple):
 def fingerprint(settings: settings_lib.Settings) -> str:
     """Twelve digits that two runs share only where all that their numbers depend on is the same."""
     tree = {section: values for section, values in settings.as_dict().items() if section not in FREE}
-    if tree["particles"]["method"] == "none":  # then nothing of them is read
-        del tree["particles"], tree["hypers"]["alpha"], tree["hypers"]["temperature"]
+    if tree["particles"]["method"] == "none":
+        del tree["hypers"]["alpha"], tree["hypers"]["temperature"]
+        if not tree["particles"]["collapsed"]:  # then nothing of them is read
+            del tree["particles"]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -2,8 +2,9 @@
 
     python -m experiments.mixture       # docs/mixture.png, and how far mean and covariance are from the truth
 
-Plain descent along `particles.svgd`, alpha = 1 and stepsize 1, which is SVGD of Liu and Wang 2016; with drift and noise of
-temperature τ it is SPOS of Zhang, Zhang, Carin and Chen 2020, whose particles move on for ever and are averaged over steps.
+Plain descent along what `repulsive_heads` makes of gradients is SVGD of Liu and Wang 2016 with alpha = 1 and stepsize 1; with
+drift, and `head_noise` after it, it is SPOS of Zhang, Zhang, Carin and Chen 2020, whose particles move on for ever and are averaged
+over steps.
 """
 
 import functools
@@ -13,9 +14,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from attention_variants.figures import particles as figures
-from attention_variants.particles.svgd import svgd
+from attention_variants.particles import head_noise, repulsive_heads
 from attention_variants.train.cli import prepare
 from attention_variants.train.program import start
 
@@ -38,26 +40,34 @@ def moments() -> tuple[np.ndarray, np.ndarray]:
     return mean, second - np.outer(mean, mean)
 
 
-@functools.partial(jax.jit, static_argnames=("particles", "steps", "averaged"))
+def chain(rate: float, heat: float) -> optax.GradientTransformation:
+    """SVGD, or SPOS of a temperature, with plain descent; particles are heads of a query of (2, particles, 1)."""
+    if not heat:
+        return optax.chain(repulsive_heads("svgd", alpha=1.0), optax.sgd(rate))
+    return optax.chain(repulsive_heads("spos", 1.0, 1.0, heat, noise=False), optax.sgd(rate), head_noise(heat, rate))
+
+
+@functools.partial(jax.jit, static_argnames=("particles", "steps", "averaged", "rate", "heat"))
 def run(key, *, particles: int = 200, steps: int = 1500, rate: float = 0.3, heat: float = 0.0, averaged: int = 1) -> jax.Array:
     """(averaged, particles, 2): where particles are after each of the last so many of `steps`.
 
     Args:
       rate: ε of the descent. heat: τ of drift and noise; 0 is SVGD.
     """
-    first, noise = jax.random.split(key)
+    optimizer = chain(rate, heat)
+    params = {"query": {"kernel": jax.random.normal(key, (2, particles, 1))}}
+    score = jax.vmap(jax.grad(log_density), in_axes=1, out_axes=1)
 
-    def step(x_N2, n):
-        g_N2 = -jax.vmap(jax.grad(log_density))(x_N2)
-        direction_N2, _ = svgd(x_N2, g_N2, 1.0)
-        xi_N2 = jax.random.normal(jax.random.fold_in(noise, n), x_N2.shape)
-        x_N2 = x_N2 - rate * (direction_N2 + heat * g_N2) + jnp.sqrt(2 * heat * rate) * xi_N2
-        return x_N2, x_N2
+    def step(carry, _):
+        params, state = carry
+        grads = {"query": {"kernel": -score(params["query"]["kernel"][:, :, 0])[:, :, None]}}
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), params["query"]["kernel"][:, :, 0].T
 
-    x_N2, _ = jax.lax.scan(
-        lambda x, n: (step(x, n)[0], None), jax.random.normal(first, (particles, 2)), jnp.arange(steps - averaged)
-    )
-    return jax.lax.scan(step, x_N2, jnp.arange(steps - averaged, steps))[1]
+    carry = params, optimizer.init(params)
+    carry, _ = jax.lax.scan(lambda carry, n: (step(carry, n)[0], None), carry, None, steps - averaged)
+    return jax.lax.scan(step, carry, None, averaged)[1]
 
 
 def errors(x_TN2) -> tuple[float, float]:
@@ -74,7 +84,9 @@ def main() -> None:
     axis = np.linspace(-3.5, 3.5, 120)
     grid = jnp.stack(jnp.meshgrid(axis, axis), -1)
     density = np.exp(jax.vmap(jax.vmap(log_density))(grid))
-    figures.over_density(PICTURE, axis, density, {name: np.asarray(x[-1]) for name, x in found.items()})
+    figures.over_density(
+        PICTURE, axis, density, {name: np.asarray(x[-1]) for name, x in found.items()}, title="two hundred particles on a mixture"
+    )
     for name, x in found.items():
         print("{}: mean {:.1%}, covariance {:.1%} from the truth".format(name, *errors(x)))
     print(PICTURE)

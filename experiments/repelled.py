@@ -23,6 +23,10 @@ ALONE = {"particles": "svgd", "particles.drive": "gradient"}  # repulsion only
 SHARED = {"particles": "svgd", "hypers.alpha": 0.0}  # sharing of gradients only
 SCALED = {"particles": "svgd", "particles.drive": "gradient", "hypers.alpha": 0.0}  # stepsize and 1/H only: K = I, nothing repels
 CONTROLS: Sweep = [ALONE, SHARED, SCALED]
+# In function space, scaled back, as scale there is of the attention branch alone; beside it, sharing only.
+OUTPUTS: Sweep = [{"particles": "outputs", "particles.rescale": True} | alpha for alpha in ({}, {"hypers.alpha": 0.0})]
+# As strong beside the gradient as SVGD's with four heads, whose gradients are divided by them.
+ENERGY: Cell = {"particles": "energy", "hypers.alpha": 0.04}
 
 
 def look(workdir: pathlib.Path) -> dict[str, float]:

@@ -7,15 +7,20 @@ a thousandth, with and without repulsion, and with each control.
 """
 
 from experiments.ablation import Ablation
-from experiments.repelled import ALSO, CONTROLS, REDUCED, TINY, look
+from experiments.repelled import ALONE, ALSO, REDUCED, SHARED, TINY, look
 from experiments.sweep import axis, chain, product
+
+# Of the gradient's own size: Adam, which remembers larger ones, would else stand still where repulsion begins. The control that
+# only scales is then no repulsion at all.
+OWN_SIZE = {"particles.stepsize": 1.0, "particles.rescale": True}
+SVGD = {"particles": "svgd"} | OWN_SIZE
 
 ABLATION = Ablation(
     config="configs/translation.py:data=multi30k",
     cells=chain(
         [{}],
-        product([{"particles": "svgd"}], axis("particles.begin", "0", "25 percent", "50 percent", "75 percent")),
-        product([{"particles.collapsed": True}], [{}, {"particles": "svgd"}, *CONTROLS]),
+        product([SVGD], axis("particles.begin", "0", "25 percent", "50 percent", "75 percent")),
+        product([{"particles.collapsed": True}], [{}, SVGD, ALONE | OWN_SIZE, SHARED | OWN_SIZE]),
     ),
     metric="test.bleu",
     also=ALSO,

@@ -6,12 +6,12 @@ Repulsive attention (An et al. 2020) at a reduced size; steps are those of four 
 """
 
 from experiments.ablation import Ablation
-from experiments.repelled import REDUCED, SCALED, TINY
+from experiments.repelled import CONTROLS, REDUCED, TINY
 from experiments.sweep import axis, product
 
 ABLATION = Ablation(
     config="configs/translation.py:data=multi30k",
-    cells=product(axis("data.share", 1.0, 0.1, 0.3), [{}, {"particles": "svgd"}, SCALED]),
+    cells=product(axis("data.share", 1.0, 0.1, 0.3), [{}, {"particles": "svgd"}, *CONTROLS]),
     metric="test.bleu",
     also=("validation.loss",),
     settings=REDUCED | {"run.duration": "1600 steps"},

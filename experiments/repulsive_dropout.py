@@ -6,12 +6,12 @@ Repulsive attention (An et al. 2020) at a reduced size.
 """
 
 from experiments.ablation import Ablation
-from experiments.repelled import REDUCED, SCALED, TINY
+from experiments.repelled import CONTROLS, REDUCED, TINY
 from experiments.sweep import axis, product
 
 ABLATION = Ablation(
     config="configs/translation.py:data=multi30k",
-    cells=product(axis("hypers.dropout", 0.2, 0.0, 0.1, 0.3, 0.5), [{}, {"particles": "svgd"}, SCALED]),
+    cells=product(axis("hypers.dropout", 0.2, 0.0, 0.1, 0.3, 0.5), [{}, {"particles": "svgd"}, *CONTROLS]),
     metric="test.bleu",
     settings=REDUCED,
     tiny=TINY,

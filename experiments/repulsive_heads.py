@@ -7,12 +7,12 @@ runs are the same. Under Adam the control that only scales is nearly the run wit
 """
 
 from experiments.ablation import Ablation
-from experiments.repelled import REDUCED, SCALED, TINY
+from experiments.repelled import CONTROLS, REDUCED, TINY
 from experiments.sweep import axis, product
 
 ABLATION = Ablation(
     config="configs/translation.py:data=multi30k",
-    cells=product(axis("model.heads", 1, 2, 4, 8, 16, 32), [{}, {"particles": "svgd"}, SCALED]),
+    cells=product(axis("model.heads", 1, 2, 4, 8, 16, 32), [{}, {"particles": "svgd"}, *CONTROLS]),
     metric="test.bleu",
     settings={key: value for key, value in REDUCED.items() if key != "model.heads"},
     tiny=TINY,

@@ -9,14 +9,16 @@ of value weights.
 """
 
 from experiments.ablation import Ablation
-from experiments.repelled import ALSO, CONTROLS, REDUCED, TINY, look
+from experiments.repelled import ALSO, CONTROLS, ENERGY, OUTPUTS, REDUCED, TINY, look
 from experiments.sweep import axis, chain, product
 
 ABLATION = Ablation(
     config="configs/translation.py:data=multi30k",
     cells=chain(
         [{}],
-        axis("particles", "svgd", "spos", "energy", "outputs"),
+        axis("particles", "svgd", "spos"),
+        [ENERGY],
+        OUTPUTS,
         CONTROLS,
         product([{"particles": "spos"}], [{"particles.noise": "exact", "hypers.temperature": 1e-6}]),
         product([{"particles": "svgd"}], [{"particles.joint": True}, {"particles.projections": "query,key,value,out"}]),

@@ -7,7 +7,7 @@ projections one by one.
 """
 
 from experiments.ablation import Ablation
-from experiments.repelled import ALSO, REDUCED, SCALED, SHARED, TINY, look
+from experiments.repelled import ALSO, CONTROLS, REDUCED, TINY, look
 from experiments.sweep import axis, chain, product
 
 PLACES = chain(
@@ -18,7 +18,7 @@ PLACES = chain(
 )
 ABLATION = Ablation(
     config="configs/translation.py:data=multi30k",
-    cells=chain([{}, SHARED, SCALED], product([{"particles": "svgd"}], PLACES)),
+    cells=chain([{}, *CONTROLS], product([{"particles": "svgd"}], PLACES)),
     metric="test.bleu",
     also=ALSO,
     look=look,

@@ -8,13 +8,13 @@ whatever the learning rate is; after it, √(2 τ ε) is of the size of an updat
 """
 
 from experiments.ablation import Ablation
-from experiments.repelled import ALSO, REDUCED, SCALED, TINY, look
+from experiments.repelled import ALSO, CONTROLS, REDUCED, TINY, look
 from experiments.sweep import axis, chain, product
 
 ABLATION = Ablation(
     config="configs/translation.py:data=multi30k",
     cells=chain(
-        [{}, SCALED, {"particles": "svgd"}],
+        [{}, {"particles": "svgd"}, *CONTROLS],
         product([{"particles": "spos"}], axis("hypers.temperature", 1e-4, 1e-2, 1.0)),
         product([{"particles": "spos", "particles.noise": "exact"}], axis("hypers.temperature", 1e-8, 1e-6, 1e-4)),
     ),

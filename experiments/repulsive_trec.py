@@ -7,12 +7,12 @@ four heads, alpha 0.01 and stepsize 1 as theirs for the set Age). The columns `l
 """
 
 from experiments.ablation import Ablation
-from experiments.repelled import ALSO, CONTROLS, look
+from experiments.repelled import ALSO, CONTROLS, ENERGY, OUTPUTS, look
 from experiments.sweep import axis, chain
 
 ABLATION = Ablation(
     config="configs/classification.py:data=sentences,set=trec",
-    cells=chain([{}], axis("particles", "svgd", "spos", "energy", "outputs"), CONTROLS),
+    cells=chain([{}], axis("particles", "svgd", "spos"), [ENERGY], OUTPUTS, CONTROLS),
     metric="test.accuracy",
     also=ALSO,
     look=look,

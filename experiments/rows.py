@@ -1,5 +1,6 @@
 """Results that outlive the runs: a row for each cell and seed, from finished workdirs, kept in `experiments/results/NAME.jsonl`."""
 
+import contextlib
 import functools
 import json
 import math
@@ -8,6 +9,7 @@ import shlex
 import time
 from collections.abc import Iterable
 
+from attention_variants.errors import InputError
 from attention_variants.train import runs
 from attention_variants.train.workdir import open_for_reading, write_json, write_whole
 from experiments.ablation import ROOT, Ablation, Run, fingerprint
@@ -41,7 +43,8 @@ def look(ablation: Ablation, plan: list[Run]) -> None:
     """Looks at every finished run that has not been looked at, where the ablation says how, and keeps that in its `looks.json`."""
     for run in plan if ablation.look else ():
         if runs.finished(run.workdir) and not looks(run):
-            write_json(run.workdir / "looks.json", ablation.look(run.workdir))
+            with contextlib.suppress(InputError):  # its checkpoints are gone, say; what it found is still there
+                write_json(run.workdir / "looks.json", ablation.look(run.workdir))
 
 
 def looks(run: Run) -> dict[str, dict[str, float]]:

@@ -59,7 +59,7 @@ def alike(params, layers: dict) -> dict[str, Alike]:
         matrices = {
             path.split("/")[-2]: similarity.cosines(group.particles(leaves)[0])
             for path, group in kernels.items()
-            if "_".join(path.split("/")[:-2]).startswith(name)
+            if "_".join(path.split("/")[:-2]) in (name, f"{name}_self_attention")
         }
         outputs_HH, divergence_HH = _of_maps(trace_weights(trace), trace["v_BSHV"], real_BQ)
         matrices |= {"outputs": outputs_HH, "divergence": divergence_HH}
@@ -91,20 +91,22 @@ def layers(task, params, model_state, place) -> dict:
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
     """A picture of the matrices of every layer, one of the numbers of all layers over checkpoints, and these in heads.json."""
     loaded = runs.Loaded(workdir, tell)
-    folder, over_steps = loaded.workdir / "figures" / "heads", {}
-    for step in runs.steps(loaded.workdir):
-        params, model_state = loaded.at(step)
-        found = alike(params, layers(loaded.task, params, model_state, loaded.place))
-        over_steps[step] = {name: of.numbers() for name, of in found.items()}
-        if step == loaded.step:
-            best = found
+    compared = lambda params, model_state: alike(params, layers(loaded.task, params, model_state, loaded.place))
+    numbers = lambda found: {name: of.numbers() for name, of in found.items()}
+    best = compared(loaded.params, loaded.model_state)
+    folder, over_steps = loaded.workdir / "figures" / "heads", {loaded.step: numbers(best)}
+    for step in set(runs.steps(loaded.workdir)) - {loaded.step}:
+        try:
+            over_steps[step] = numbers(compared(*loaded.at(step)))
+        except InputError as error:  # of the others some may be broken, or gone by now
+            tell(f"{error}; going on without it")
     paths = [folder / "over_training.png"]
     figures.over_steps(paths[0], over_steps)
     for name, of in best.items():
         paths.append(folder / f"{name}.png")
         title = f"{name.replace('_', ' ')}: {of.effective:.2f} of {len(of.matrices['outputs'])} heads"
         figures.matrices(paths[-1], of.matrices, title=title)
-    write_json(folder / "heads.json", {str(step): numbers for step, numbers in over_steps.items()})
+    write_json(folder / "heads.json", {str(step): over_steps[step] for step in sorted(over_steps)})
     print(json.dumps(over_steps[loaded.step]))
     return [*paths, folder / "heads.json"]
 

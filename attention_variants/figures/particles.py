@@ -8,7 +8,7 @@ import numpy as np
 from attention_variants.figures import COLOURS, panels, plain, write
 
 
-def over_density(path: pathlib.Path, axis: np.ndarray, density: np.ndarray, found: Mapping[str, np.ndarray]) -> None:
+def over_density(path: pathlib.Path, axis: np.ndarray, density: np.ndarray, found: Mapping[str, np.ndarray], *, title: str) -> None:
     """Writes a PNG with a panel for each name: its particles (N, 2) over the lines of a density.
 
     Args:
@@ -20,4 +20,4 @@ def over_density(path: pathlib.Path, axis: np.ndarray, density: np.ndarray, foun
         panel.plot(*np.asarray(x_N2).T, "o", color=colour, markersize=3, markeredgewidth=0, alpha=0.8)
         panel.set_title(plain(name), fontsize=9)
         panel.set_aspect("equal")
-    write(figure, path, "two hundred particles on a mixture of two normal distributions")
+    write(figure, path, title)

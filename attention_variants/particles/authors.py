@@ -20,6 +20,7 @@ import optax
 
 from attention_variants.errors import InputError
 from attention_variants.particles import groups, rbf
+from attention_variants.particles.heads import refuse_below_zero
 
 
 class Code(NamedTuple):
@@ -121,10 +122,17 @@ def repulsive_weights(
     """
     if code not in CODES:
         raise InputError(f"code is {code!r}; expected one of {', '.join(CODES)}")
+    if noise is not None and temperature is None:
+        raise InputError("noise is given and no temperature, without which there is none; expected both, or neither")
+    refuse_below_zero(alpha=alpha, stepsize=stepsize, temperature=temperature or 0.0)
     form = CODES[code]
 
     def init(params):
-        groups.find(params, select)
+        for group in groups.find(params, select):
+            if (leaf := group.leaves[0]).axis != -2 or len(leaf.shape) != 3:
+                raise InputError(
+                    f"{leaf.path} has shape {leaf.shape}; expected a kernel of queries, keys or values, (D, heads, size)"
+                )
         return jnp.zeros((), jnp.int32)
 
     def update(grads, step, params=None):

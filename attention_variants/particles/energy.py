@@ -2,7 +2,8 @@
 
     E = (α / H) Σ_{i<j} k(θ_i, θ_j)
 
-Its gradient, where nothing is differentiated through the bandwidth, is −(α/H) R_i: that of SVGD without the mixing of gradients.
+Its gradient, where nothing is differentiated through the bandwidth, is −(α/H) R_i: the repulsion of SVGD. There it stands beside
+1/H of the gradient, here beside all of it, so that H α here weighs what α does there.
 """
 
 import jax

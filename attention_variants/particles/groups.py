@@ -125,12 +125,17 @@ def refuse_split(path: str, array, axis: int) -> None:
     if spec is None:
         return
     names = [*spec, *[None] * (len(array.shape) - len(spec))]
-    split = [i for i, name in enumerate(names) if name is not None and i >= len(names) - 3 and i != len(names) + axis]
+    parts = [math.prod(array.sharding.mesh.shape[axis] for axis in _listed(name)) for name in names]
+    split = [i for i, number in enumerate(parts) if number > 1 and i >= len(names) - 3 and i != len(names) + axis]
     if split:
         raise InputError(
             f"{path} {tuple(array.shape)} is divided over devices along axis {split[0]}, which splits its particles; "
             f"expected along axis {len(names) + axis}, of heads, or along none"
         )
+
+
+def _listed(name) -> tuple:
+    return () if name is None else name if isinstance(name, tuple) else (name,)
 
 
 def _some(names: Iterable[str], most: int = 6) -> str:
@@ -139,4 +144,4 @@ def _some(names: Iterable[str], most: int = 6) -> str:
 
 
 def _words(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")  # of a box with names of axes

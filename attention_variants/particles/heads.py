@@ -21,6 +21,7 @@ from attention_variants.particles import groups as groups_lib
 from attention_variants.particles.groups import PROJECTIONS, Group
 from attention_variants.particles.svgd import Drive, Numbers, median_of_absolute, svgd
 
+IMPLEMENTATION = {2: "threefry2x32", 4: "rbg"}  # of PRNG keys, by their words
 Method = Literal["svgd", "spos"]
 Scalar = float | jax.Array | Callable[[jax.Array], Any]
 
@@ -64,7 +65,7 @@ def repulsive_heads(
       alpha: how strong heads repel each other; 0 is sharing of gradients alone. A number, an array, or a schedule of the step.
       stepsize: s. temperature: τ of SPOS; as alpha.
       drive: "kernel", gradients mixed by the kernel, as published; "gradient", as they are: repulsion alone.
-      rescale: times H, so that alpha = 0 and drive = "gradient" leave gradients what they were.
+      rescale: SVGD times H, so that alpha = 0 and drive = "gradient" leave gradients what they were.
       noise: SPOS has its noise here, before the optimiser, as published; without, add `head_noise` after it.
       select, joint: the particles, see `groups.find`.
       batched: groups of one shape are stacked, which is faster on accelerators, and the default there; else one after the other.
@@ -74,16 +75,12 @@ def repulsive_heads(
       A transformation whose `update` needs params; what it saw is in its state's `numbers`.
 
     Raises:
-      InputError: an unknown method or drive, alpha or temperature below 0, stepsize not above 0; from `init`, as `groups.find`.
+      InputError: an unknown method or drive, a number below 0, infinite or none; from `init`, as `groups.find`.
     """
     for name, value, known in (("method", method, ("svgd", "spos")), ("drive", drive, ("kernel", "gradient"))):
         if value not in known:
             raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}")
-    for name, value in (("alpha", alpha), ("temperature", temperature)):
-        if isinstance(value, int | float) and not value >= 0:
-            raise InputError(f"{name} is {value}; expected at least 0")
-    if not stepsize > 0:
-        raise InputError(f"stepsize is {stepsize}; expected a number above 0")
+    refuse_below_zero(alpha=alpha, temperature=temperature, stepsize=stepsize)
 
     def init(params) -> RepulsionState:
         groups_lib.find(params, select, joint)
@@ -101,6 +98,8 @@ def repulsive_heads(
         x, g = groups_lib.by_path(params), groups_lib.by_path(grads)
         own = [(group.particles(x), group.particles(g)) for group in found]
         directions, seen = zip(*_each(one, own, batched), strict=True)
+        if rescale:
+            directions = [direction * group.heads for direction, group in zip(directions, found, strict=True)]
         if method == "spos":
             draws = [None] * len(found) if not noise else _normal(state, found, directions[0].dtype)
             directions = [
@@ -109,7 +108,7 @@ def repulsive_heads(
             ]
         pieces = {}
         for group, direction in zip(found, directions, strict=True):
-            pieces |= group.arrays(stepsize * (group.heads if rescale else 1) * direction)
+            pieces |= group.arrays(stepsize * direction)
         replaced = groups_lib.replaced(grads, pieces)
         means = jax.tree.map(lambda *of: jnp.concatenate(of).mean().astype(jnp.float32), *seen)
         return replaced, RepulsionState(state.step + 1, state.key, means)
@@ -118,14 +117,19 @@ def repulsive_heads(
 
 
 def head_noise(
-    temperature: Scalar = 1.0, stepsize: Scalar = 1.0, *, select: str = PROJECTIONS, joint: bool = False, key: jax.Array | int = 0
+    temperature: Scalar, stepsize: Scalar, *, select: str = PROJECTIONS, joint: bool = False, key: jax.Array | int = 0
 ) -> optax.GradientTransformation:
     """Adds SPOS's noise √(2 τ ε) ξ to the updates of heads; chain it after the optimiser.
 
     Args:
-      temperature: τ; a number, an array or a schedule. stepsize: ε, the learning rate, as temperature.
-      select, joint, key: as in `repulsive_heads`.
+      temperature: τ; a number, an array or a schedule. stepsize: ε, as temperature: the learning rate of plain descent, times the
+        stepsize of `repulsive_heads`.
+      select, joint, key: as there.
+
+    Raises:
+      InputError: as there.
     """
+    refuse_below_zero(temperature=temperature, stepsize=stepsize)
 
     def init(params) -> NoiseState:
         groups_lib.find(params, select, joint)
@@ -135,6 +139,8 @@ def head_noise(
         del params
         found = groups_lib.find(jax.eval_shape(lambda tree: tree, updates), select, joint)
         heat, rate = (value(state.step) if callable(value) else value for value in (temperature, stepsize))
+        if not found:
+            return updates, state._replace(step=state.step + 1)
         leaves, noisy = groups_lib.by_path(updates), {}
         for group, xi_LHD in zip(found, _normal(state, found, jnp.float32), strict=True):
             noise = group.arrays(jnp.sqrt(2 * heat * rate) * xi_LHD)
@@ -142,6 +148,15 @@ def head_noise(
         return groups_lib.replaced(updates, noisy), state._replace(step=state.step + 1)
 
     return optax.GradientTransformation(init, update)
+
+
+def refuse_below_zero(**numbers: Scalar) -> None:
+    """Raises InputError for a number that is below 0, infinite or none; what is traced, or a schedule, is not looked at."""
+    for name, value in numbers.items():
+        if callable(value) or isinstance(value, jax.core.Tracer):
+            continue
+        if not 0 <= value < math.inf or (name == "stepsize" and value == 0):
+            raise InputError(f"{name} is {value}; expected a number {'above' if name == 'stepsize' else 'from'} 0")
 
 
 def _each(function, inputs: list[tuple], batched: bool | None) -> list[tuple]:
@@ -171,14 +186,17 @@ def _diffusion(g_LHD: jax.Array, xi_LHD: jax.Array | None, heat, stepsize: float
 
 
 def _words(key: jax.Array | int) -> jax.Array:
-    """The words of a PRNG key, or of that of a seed."""
-    key = jnp.asarray(key)
-    return jax.random.key_data(key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.key(key))
+    """The words of a PRNG key of any kind, or of that of a seed."""
+    if not hasattr(key, "dtype"):
+        key = jax.random.key(key)
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(key)
+    return key if key.ndim else jax.random.key_data(jax.random.key(key))
 
 
 def _normal(state, found: list[Group], dtype) -> list[jax.Array]:
     """ξ of every group, from one draw: for arrays that are large enough, XLA uses all cores."""
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=IMPLEMENTATION[state.key.size]), state.step)
     *ends, size = itertools.accumulate(math.prod(group.shape) for group in found)
     pieces = jnp.split(jax.random.normal(key, (size,), dtype), ends)
     return [piece.reshape(group.shape) for piece, group in zip(pieces, found, strict=True)]

@@ -4,7 +4,8 @@
     R_i = Σ_j ∇_{x_j} k(x_j, x_i) = Σ_j k(x_i, x_j) (x_i − x_j) / h²
 
 Liu and Wang 2016, "Stein variational gradient descent", with the bandwidth of their code. The median is of the pairs i < j, which
-two particles have, too. All of it is made of inner products: nothing is of size particles × particles × parameters.
+two particles have, too. Nothing is of size particles × particles × parameters. Distances are sums of squared differences all the
+same, as inner products lose those of particles that are near each other and far from a third; repulsion is made of products.
 """
 
 import math
@@ -30,10 +31,13 @@ def shifted(x_HD: jax.Array) -> jax.Array:
 
 
 def squared_distances(x_HD: jax.Array) -> jax.Array:
-    """‖x_i − x_j‖² of `shifted` particles, (H, H)."""
-    inner_HH = jnp.dot(x_HD, x_HD.T, precision="highest")
-    square_H = jnp.diagonal(inner_HH)
-    return jnp.maximum(square_H[:, None] + square_H - 2 * inner_HH, 0.0) * (1 - np.eye(len(x_HD), dtype=x_HD.dtype))
+    """‖x_i − x_j‖², (H, H); of a sixteenth of the numbers at a time."""
+    heads, size = x_HD.shape
+    strip = min(size, max(128, -(-size // 16)))
+    x_NHS = jnp.pad(x_HD, ((0, 0), (0, -size % strip))).reshape(heads, -1, strip).swapaxes(0, 1)
+    square = lambda x_HS: jnp.square(x_HS[:, None] - x_HS)
+    total_HHS, _ = jax.lax.scan(lambda total, x_HS: (total + square(x_HS), None), square(x_NHS[0]), x_NHS[1:])
+    return total_HHS.sum(-1)
 
 
 def pairs(matrix_HH: jax.Array) -> jax.Array:
@@ -42,9 +46,9 @@ def pairs(matrix_HH: jax.Array) -> jax.Array:
 
 
 def bandwidth(distance_HH: jax.Array, square_H: jax.Array | float = 0.0) -> jax.Array:
-    """h² of squared distances; `square_H` are the particles' squared norms, below whose rounding a distance says nothing."""
+    """h² of squared distances; `square_H` are squared norms of particles, in whose rounding R would be lost were h² smaller."""
     heads, of = len(distance_HH), jnp.finfo(distance_HH.dtype)
-    floor = of.eps**2 * jnp.mean(square_H) + of.tiny / of.eps
+    floor = of.eps * jnp.mean(square_H) + of.tiny / of.eps
     return jnp.maximum(jnp.median(pairs(distance_HH)) / (2 * math.log(heads + 1)), floor)
 
 

@@ -23,7 +23,7 @@ class Numbers(NamedTuple):
 
     Attributes:
       distance: ‖x_i − x_j‖, mean over pairs. bandwidth: h. cosine: of the angle between x_i and x_j, mean over pairs.
-      repulsion: ‖α R‖ over the norm of what drives.
+      repulsion: its share, ‖α R‖ / (‖α R‖ + ‖what drives‖), from 0 to 1.
     """
 
     distance: Any
@@ -52,12 +52,13 @@ def numbers(kernel: rbf.Rbf, square_H: jax.Array, repelled_HD: jax.Array, driven
     """The numbers of a group; `square_H` are squared norms of the particles where they are."""
     apart = rbf.pairs(kernel.distance_HH)
     inner = (rbf.pairs(square_H[:, None] + square_H) - apart) / 2
-    norms = jnp.sqrt(rbf.pairs(square_H[:, None] * square_H))
+    norms, tiny = jnp.sqrt(rbf.pairs(square_H[:, None] * square_H)), jnp.finfo(apart.dtype).tiny
+    repelled, driven = (jnp.sqrt(jnp.square(x_HD).sum()) for x_HD in (repelled_HD, driven_HD))
     return Numbers(
         distance=jnp.sqrt(apart).mean(),
         bandwidth=jnp.sqrt(kernel.h2),
-        cosine=(inner / jnp.maximum(norms, jnp.finfo(norms.dtype).tiny)).mean(),
-        repulsion=jnp.sqrt(jnp.square(repelled_HD).sum() / jnp.maximum(jnp.square(driven_HD).sum(), jnp.finfo(norms.dtype).tiny)),
+        cosine=(inner / jnp.maximum(norms, tiny)).mean(),
+        repulsion=repelled / jnp.maximum(repelled + driven, tiny),
     )
 
 

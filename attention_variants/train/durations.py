@@ -31,7 +31,7 @@ def as_steps(text: str, name: str, *, per_epoch: int, total: int | None = None) 
 
 
 class Plan(NamedTuple):
-    """Every duration of a run in steps; 0 is never."""
+    """Every duration of a run in steps; 0 is never, but that heads `repel` from the first step on."""
 
     total: int
     per_epoch: int

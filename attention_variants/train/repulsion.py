@@ -47,7 +47,7 @@ def _spos(settings: Particles, hypers: dict, rate, key) -> Way:
     exact, heat = settings.noise == "exact", hypers["temperature"]
     numbers = dict(alpha=hypers["alpha"], stepsize=settings.stepsize, temperature=heat)
     before = repulsive_heads("spos", **numbers, noise=not exact, key=key, **_of_heads(settings))
-    return Way(before, head_noise(heat, rate, key=key, **_selected(settings)) if exact else None)
+    return Way(before, head_noise(heat, rate * settings.stepsize, key=key, **_selected(settings)) if exact else None)
 
 
 def _energy(settings: Particles, hypers: dict, rate, key) -> Way:
@@ -66,10 +66,22 @@ def _outputs(settings: Particles, hypers: dict, rate, key) -> Way:
 
 
 WAYS = {"none": _none, "svgd": _svgd, "spos": _spos, "energy": _energy, "outputs": _outputs}
+_PLACES = ("attention", "layers", "begin", "collapsed")
+_KERNELS = (*_PLACES, "projections", "joint")
+READS = {
+    "none": (*_KERNELS[:2], *_KERNELS[3:]),
+    "svgd": (*_KERNELS, "drive", "stepsize", "rescale"),
+    "spos": (*_KERNELS, "drive", "stepsize", "rescale", "noise"),
+    "energy": _KERNELS,
+    "outputs": (*_PLACES, "drive", "rescale"),
+}  # the settings that each looks at
 
 
-def way(settings: Particles, hypers: dict, rate=0.0, key: jax.Array | int = 0, on=True) -> Way:
-    """What is done; `rate` is the step's learning rate, `key` the noise's, `on` whether. All but settings may be traced."""
+def way(settings: Particles, hypers: dict, rate=1.0, key: jax.Array | int = 0, on=True) -> Way:
+    """What is done; `rate` is the step's learning rate, `on` whether. All but settings may be traced.
+
+    `key` is that of noise, which only the first state depends on.
+    """
     before, after, outputs = WAYS[settings.method](settings, hypers, rate, key)
     return Way(_switched(before, on), _switched(after, on), outputs and dataclasses.replace(outputs, on=on))
 
@@ -92,14 +104,15 @@ def _switched(part: optax.GradientTransformation | None, on) -> optax.GradientTr
     return optax.GradientTransformation(part.init, update)
 
 
-def numbers(settings: Particles, opt_state) -> dict[str, jax.Array]:
-    """What the last update saw of the particles, for the metrics: means over groups; nothing where no method looks at weights.
+def numbers(settings: Particles, opt_state, params) -> dict[str, jax.Array]:
+    """What the last update saw of the particles, for the metrics: means over groups, of SVGD and SPOS with more than one head.
 
-    `head_distance` and `head_cosine` are means over pairs, `head_bandwidth` is h, and `head_repulsion` ‖α R‖ over the norm of what
-    drives (`particles.svgd.Numbers`).
+    `head_distance` and `head_cosine` are means over pairs, `head_bandwidth` is h, and `head_repulsion` the share of repulsion
+    (`particles.svgd.Numbers`).
     """
-    seen = getattr(opt_state[0], "numbers", None) if settings.method != "none" else None
-    return {f"head_{name}": value for name, value in zip(Numbers._fields, seen or (), strict=seen is not None)}
+    if settings.method not in ("svgd", "spos") or not groups.find(_shapes(params), **_selected(settings)):
+        return {}
+    return {f"head_{name}": value for name, value in zip(Numbers._fields, opt_state[0].numbers, strict=True)}
 
 
 def begin(settings: Particles, params, key: jax.Array):
@@ -107,7 +120,7 @@ def begin(settings: Particles, params, key: jax.Array):
     if not settings.collapsed:
         return params
     leaves, found = groups.by_path(params), {}
-    for n, group in enumerate(groups.find(jax.eval_shape(lambda tree: tree, params), **_selected(settings))):
+    for n, group in enumerate(groups.find(_shapes(params), **_selected(settings))):
         x_LHD = group.particles(leaves)
         noise = COLLAPSED * jax.random.normal(jax.random.fold_in(key, n), x_LHD.shape, x_LHD.dtype)
         found |= group.arrays(x_LHD[:, :1] + noise)
@@ -115,11 +128,21 @@ def begin(settings: Particles, params, key: jax.Array):
 
 
 def check(settings: Settings, params) -> None:
-    """Raises InputError where a run's parameters have no such heads, or where its outputs cannot be seen together."""
+    """Raises InputError for a setting that the method does not read, for heads that there are not, for a batch in parts."""
     own = settings.particles
-    if own.method == "none":
+    for field in dataclasses.fields(own):
+        if field.name not in ("method", *READS[own.method]) and (value := getattr(own, field.name)) != field.default:
+            readers = " or ".join(name for name, read in READS.items() if field.name in read)
+            raise InputError(
+                f"particles.{field.name} is {value!r}, which particles.method={own.method} does not read; {readers} does"
+            )
+    if own.method == "none" and not own.collapsed:
         return
-    groups.find(params, **_selected(own))
+    for attention in _listed(own.attention) if own.attention != Particles.attention else [own.attention]:
+        for layer in _listed(own.layers) if own.layers else [""]:
+            for projection in _listed(own.projections):
+                one = dataclasses.replace(own, attention=attention, layers=layer, projections=projection)
+                groups.find(params, **_selected(one))
     if own.method == "outputs":
         for section, key, whole in (("optimizer", "accumulate", 1), ("parallel", "backend", "jit")):
             if (value := getattr(getattr(settings, section), key)) != whole:
@@ -131,13 +154,21 @@ def check(settings: Settings, params) -> None:
 
 def blocks(settings: Particles) -> str:
     """The paths of the attention layers whose heads are particles, as a regular expression."""
-    layers = "|".join(settings.layers.replace(" ", "").split(",")) if settings.layers else r"\d+"
-    return "|".join(BLOCKS[kind].format(layers=layers) for kind in settings.attention.replace(" ", "").split(","))
+    layers = "|".join(_listed(settings.layers)) if settings.layers else r"\d+"
+    return "|".join(BLOCKS[kind].format(layers=layers) for kind in _listed(settings.attention))
 
 
 def _selected(settings: Particles) -> dict:
-    projections = "|".join(settings.projections.replace(" ", "").split(","))
+    projections = "|".join(_listed(settings.projections))
     return dict(select=f"({blocks(settings)})/({projections})/kernel", joint=settings.joint)
+
+
+def _listed(text: str) -> list[str]:
+    return text.replace(" ", "").split(",")
+
+
+def _shapes(tree):
+    return jax.eval_shape(lambda of: of, tree)
 
 
 def _of_heads(settings: Particles) -> dict:

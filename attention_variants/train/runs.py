@@ -1,5 +1,6 @@
 """What can be asked of a workdir: is it started, is it finished, how good is it, what does it answer."""
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -117,14 +118,22 @@ class Loaded:
             if _shapes(_task(self.workdir, trained), trained).params != like.params:
                 raise InputError(f"--change={' --change='.join(changes)} asks for other parameters than those that were trained")
         state = checkpoints.restore_newest(like, first=checkpoints.best_step()).state
+        checkpoints.close()
         self.step = int(state.step)
         self._here = lambda state: backend.local(backend.replicate((state.params, state.model_state)))
-        self._read = lambda step: checkpoints.restore(step, like).state
+        self._opened = lambda: checkpoints_lib.Checkpoints(self.workdir, **judged, tell=tell, read_only=True)
+        self._like = like
         self.params, self.model_state = self._here(state)
 
     def at(self, step: int):
-        """(params, model_state) of the checkpoint of a step, one of `steps`."""
-        return (self.params, self.model_state) if step == self.step else self._here(self._read(step))
+        """(params, model_state) of the checkpoint of a step. Raises InputError where it cannot be read."""
+        with contextlib.closing(self._opened()) as checkpoints:
+            try:
+                return self._here(checkpoints.restore(step, self._like).state)
+            except Exception as error:  # orbax, tensorstore and json each raise their own
+                raise InputError(
+                    f"the checkpoint of step {step} in {self.workdir} cannot be read ({type(error).__name__})"
+                ) from None
 
     def evaluate(self, split: str) -> dict:
         """Metrics on a split. Raises InputError for a split that the data does not have."""

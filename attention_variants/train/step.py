@@ -68,8 +68,8 @@ def make(task, settings: Settings, shape, repel: int = 0):
     def step(state: State, batch, hypers, axis: str | None = None):
         key = key_for(hypers["seed"], TRAIN, state.step)
         on = True if repel == 0 else state.step >= repel
-        rate, noise_key = hypers["learning_rate"] * shape(state.step), key_for(hypers["seed"], REPEL)
-        way = repulsion.way(settings.particles, hypers, rate, noise_key, on)
+        rate = hypers["learning_rate"] * shape(state.step)
+        way = repulsion.way(settings.particles, hypers, rate, on=on)
         given = hypers | {"repel": way.outputs}
         if parts == 1:
             sums, model_state = gradients(state.params, state.model_state, batch, key, given)
@@ -97,7 +97,7 @@ def make(task, settings: Settings, shape, repel: int = 0):
         metrics = {name: total / count for name, (total, count) in metrics.items()}
         metrics |= {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         metrics |= {"learning_rate": rate}
-        metrics |= repulsion.numbers(settings.particles, opt_state)
+        metrics |= repulsion.numbers(settings.particles, opt_state, state.params)
         return State(state.step + 1, params, opt_state, model_state), metrics
 
     return step

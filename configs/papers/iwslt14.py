@@ -22,7 +22,7 @@ def get_config(arg: str | None = None):
         task="translation", data="parallel_text", model="transformer", variant=arg.variant, particles=arg.particles
     )
     config.model.update(layers=6, width=512, heads=4, feed_forward=1024, norm="post")
-    if config.particles.method != "none":
+    if config.particles.method in ("svgd", "spos"):
         config.particles.stepsize = 0.01  # with alpha = 0.01, as published
     config.task.update(batch_tokens=4096, subwords=10_000)
     config.optimizer.update(schedule="inverse_sqrt", warmup="4000 steps", eps=1e-8, weight_decay=1e-4, clip=0.0)

@@ -24,7 +24,7 @@ def get_config(arg: str | None = None):
         task="translation", data="parallel_text", model="transformer", variant=arg.variant, particles=arg.particles
     )
     config.model.update(transformer.size(arg.size))
-    if config.particles.method != "none":
+    if config.particles.method in ("svgd", "spos"):
         config.particles.stepsize = 0.1  # with alpha = 0.01, as An et al. 2020 have it for this model
     config.task.update(batch_tokens=25_000, decode_tokens=25_000, subwords=37_000, max_length=256)
     config.optimizer.update(schedule="transformer", warmup="4000 steps", eps=1e-9, clip=0.0)

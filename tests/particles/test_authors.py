@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from attention_variants.errors import InputError
 from attention_variants.particles import repulsive_heads
 from attention_variants.particles.authors import CODES, direction, repulsive_weights
 
@@ -99,6 +100,13 @@ def test_it_trains(code):
     assert (params["key"]["kernel"] != before["key"]["kernel"]).all()
 
 
-def test_an_unknown_code_base_is_refused():
-    with pytest.raises(ValueError, match="'elektra'; expected one of fairseq, electra"):
+def test_what_cannot_be_is_refused():
+    with pytest.raises(InputError, match="'elektra'; expected one of fairseq, electra"):
         repulsive_weights("elektra", 0.1)
+    with pytest.raises(InputError, match="alpha is -1"):
+        repulsive_weights("fairseq", -1.0)
+    with pytest.raises(InputError, match="noise is given and no temperature"):
+        repulsive_weights("fairseq", 0.1, noise={})
+    for path, shape in (("query", (2, 8, 4, 3)), ("out", (4, 3, 8))):
+        with pytest.raises(InputError, match=f"{path}/kernel has shape"):
+            repulsive_weights("fairseq", 0.1, select=f"{path}/kernel").init({path: {"kernel": jnp.zeros(shape)}})

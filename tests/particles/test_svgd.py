@@ -123,7 +123,42 @@ def test_what_is_seen_is_what_it_says():
     assert seen.bandwidth == pytest.approx(np.sqrt(h2))
     cosines = [x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]) for i, j in pairs]
     assert seen.cosine == pytest.approx(np.mean(cosines))
-    assert seen.repulsion == pytest.approx(0.7 * np.linalg.norm(slow.repulsion(x, h2)) / np.linalg.norm(driven))
+    repelled = 0.7 * np.linalg.norm(slow.repulsion(x, h2))
+    assert seen.repulsion == pytest.approx(repelled / (repelled + np.linalg.norm(driven)))
+
+
+def test_without_a_gradient_repulsion_is_all_there_is():
+    x, _ = draw(4, 64)
+    assert svgd(jnp.asarray(x), jnp.zeros((4, 64)), 30.0)[1].repulsion == 1
+
+
+@pytest.mark.parametrize("outlier", [0, 4])
+@pytest.mark.parametrize("apart", [1e-2, 1e-3])
+def test_particles_near_each_other_are_told_apart_beside_one_that_is_far(outlier, apart):
+    """Wherever it stands: their distances are not differences of what is large."""
+    rng = np.random.default_rng(0)
+    x = np.float32(0.1 * rng.normal(size=4096) + 0.1 * apart * rng.normal(size=(5, 4096)))
+    x[outlier] = 0.1 * rng.normal(size=4096)
+    near = rbf.shifted(jnp.asarray(x))
+    pushed = np.asarray(rbf.repulsion(near, rbf.rbf(near, jnp.square(x).sum(1))), np.float64)
+    expected = slow.repulsion(x.astype(np.float64), slow.bandwidth(x.astype(np.float64)))
+    assert np.linalg.norm(pushed - expected) < 2e-3 * np.linalg.norm(expected)
+
+
+def test_equal_particles_beside_another_do_not_run_away():
+    """What rounding makes of a repulsion that should be none stays of the size of one between heads that are far apart."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.float32(0.1 * rng.normal(size=(2, 4096))), [1, 7], 0)
+    found, _ = svgd(jnp.asarray(x), jnp.zeros(x.shape), 1.0)
+    assert np.linalg.norm(found) < 1
+
+
+def test_distances_are_sums_over_all_numbers():
+    """In strips, whatever the size is."""
+    for size in (1, 2, 127, 128, 129, 2049, 5000):
+        x, _ = draw(3, size)
+        expected = [[slow.squared_distance(a, b) for b in x] for a in x]
+        np.testing.assert_allclose(rbf.squared_distances(jnp.asarray(x, jnp.float32)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 1001])
