@@ -40,11 +40,11 @@ def moments() -> tuple[np.ndarray, np.ndarray]:
     return mean, second - np.outer(mean, mean)
 
 
-def chain(rate: float, heat: float) -> optax.GradientTransformation:
+def chain(rate: float, heat: float, key: jax.Array) -> optax.GradientTransformation:
     """SVGD, or SPOS of a temperature, with plain descent; particles are heads of a query of (2, particles, 1)."""
     if not heat:
         return optax.chain(repulsive_heads("svgd", alpha=1.0), optax.sgd(rate))
-    return optax.chain(repulsive_heads("spos", 1.0, 1.0, heat, noise=False), optax.sgd(rate), head_noise(heat, rate))
+    return optax.chain(repulsive_heads("spos", 1.0, 1.0, heat, noise=False), optax.sgd(rate), head_noise(heat, rate, key=key))
 
 
 @functools.partial(jax.jit, static_argnames=("particles", "steps", "averaged", "rate", "heat"))
@@ -54,8 +54,9 @@ def run(key, *, particles: int = 200, steps: int = 1500, rate: float = 0.3, heat
     Args:
       rate: ε of the descent. heat: τ of drift and noise; 0 is SVGD.
     """
-    optimizer = chain(rate, heat)
-    params = {"query": {"kernel": jax.random.normal(key, (2, particles, 1))}}
+    first, noise = jax.random.split(key)
+    optimizer = chain(rate, heat, noise)
+    params = {"query": {"kernel": jax.random.normal(first, (2, particles, 1))}}
     score = jax.vmap(jax.grad(log_density), in_axes=1, out_axes=1)
 
     def step(carry, _):
@@ -80,7 +81,7 @@ def errors(x_TN2) -> tuple[float, float]:
 
 def main() -> None:
     prepare()
-    found = {"SVGD": run(jax.random.key(0)), "SPOS, over 500 steps": run(jax.random.key(0), heat=0.2, rate=0.1, averaged=500)}
+    found = {"SVGD": run(jax.random.key(0)), "SPOS, over 500 steps": run(jax.random.key(0), heat=1.0, rate=0.1, averaged=500)}
     axis = np.linspace(-3.5, 3.5, 120)
     grid = jnp.stack(jnp.meshgrid(axis, axis), -1)
     density = np.exp(jax.vmap(jax.vmap(log_density))(grid))

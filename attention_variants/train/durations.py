@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     evaluate: int
     checkpoint: int
     log: int
-    repel: int
+    repel: int = 0
 
     def due(self, every: int, step: int) -> bool:
         return every > 0 and (step % every == 0 or step == self.total)

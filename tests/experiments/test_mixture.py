@@ -18,7 +18,7 @@ def test_the_moments_are_those_of_draws():
 
 @pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize(
-    ("settings", "most"), [({}, 0.10), ({"heat": 0.2, "rate": 0.1, "averaged": 500}, 0.05)], ids=["SVGD", "SPOS, averaged"]
+    ("settings", "most"), [({}, 0.10), ({"heat": 1.0, "rate": 0.1, "averaged": 500}, 0.05)], ids=["SVGD", "SPOS, averaged"]
 )
 def test_two_hundred_particles_find_a_mixture(settings, most):
     for seed in range(2):
