@@ -10,7 +10,8 @@ beside 0.306; TREC 0.884 beside 0.826; SUBJ, fold 0, 0.921 beside 0.919, all of 
 minutes of CPU time; ListOps took 7 minutes on two cores.
 
 Pieces of the config string (after the colon): data=listops|sentences|tsv_file, set=mr|subj|mpqa|trec|sst1|sst2 (of sentences),
-variant=NAME, and tiny, which shrinks everything for a look in seconds. Every other setting is a flag: --config.model.pooling=cls,
+variant=NAME, particles=svgd|spos|energy|outputs (heads repel each other; variant=repulsive: standard with svgd), and tiny,
+which shrinks everything for a look in seconds. Every other setting is a flag: --config.model.pooling=cls,
 --config.task.vectors=glove.6B.100d.txt --config.model.width=100, --config.hypers.dropout=0.3; folds in one program want
 --config.task.max_padding=1.0.
 """
@@ -20,10 +21,10 @@ from configs import common
 
 
 def get_config(arg: str | None = None):
-    arg = common.split_arg(arg, data="listops", set="", variant="standard", tiny=False)
+    arg = common.split_arg(arg, data="listops", set="", variant="standard", tiny=False, particles="")
     if arg.set and arg.data != "sentences":
         raise InputError(f"set= is a set of data=sentences; data={arg.data} has none to choose")
-    config = common.defaults(task="classification", data=arg.data, model="classifier", variant=arg.variant)
+    config = common.defaults(task="classification", data=arg.data, model="classifier", variant=arg.variant, particles=arg.particles)
     config.optimizer.update(schedule="cosine", warmup="10 percent")
     config.model.update(norm="pre", positions="rotary")
     config.hypers.learning_rate = 2e-3

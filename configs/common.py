@@ -32,14 +32,20 @@ def split_arg(text: str | None, **defaults) -> SimpleNamespace:
     return SimpleNamespace(**given)
 
 
-def defaults(*, task: str, data: str, model: str, variant: str) -> config_dict.ConfigDict:
-    """Every setting with its default, from the dataclasses that define them."""
+def defaults(*, task: str, data: str, model: str, variant: str, particles: str = "") -> config_dict.ConfigDict:
+    """Every setting with its default, from the dataclasses that define them; `particles` is a `particles.method`, "" none.
+
+    variant=repulsive is a preset, standard attention with particles=svgd (An et al. 2020), as repulsion changes no forward pass.
+    """
+    if variant == "repulsive":
+        variant, particles = "standard", particles or "svgd"
     named = {"task": task, "data": data, "model": model, "variant": variant}
     sections = {name: {"name": file} | _values(NAMED[name].load(file).Config) for name, file in named.items()}
     sections["hypers"] = _values(tasks.load(task).Hypers)
     for field in dataclasses.fields(Settings):
         if field.name not in sections:
             sections[field.name] = _values(field.type)
+    sections["particles"]["method"] = particles or "none"
     config = config_dict.ConfigDict(sections)
     config.lock()
     return config

@@ -8,8 +8,9 @@ r"""Regression and classification of tables, by kernel smoothing or by a Transfo
 
 Pieces of the config string (after the colon): data=textbook|time_series|uci|bbq|csv_file, set= (of time_series, uci and bbq: its
 name), variant=NAME, model=row_transformer|row_transformer_authors|kernel_smoother (by default what suits variant and protocol),
-rule=silverman|abramson|nearest (widths by a rule, with nothing of them learned), protocol=clean|authors, and tiny, for a look in
-seconds. Every other setting is a flag: --config.variant.kernel=epanechnikov.
+rule=silverman|abramson|nearest (widths by a rule, with nothing of them learned), particles=svgd|spos|energy|outputs (heads of a
+row_transformer repel each other), protocol=clean|authors, and tiny, for a look in seconds. Every other setting is a flag:
+--config.variant.kernel=epanechnikov.
 """
 
 from attention_variants.errors import InputError
@@ -19,7 +20,9 @@ SETS = {"time_series": "series", "uci": "set", "bbq": "set"}
 
 
 def get_config(arg: str | None = None):
-    arg = common.split_arg(arg, data="textbook", set="", variant="kernel_pooling", model="", rule="", protocol="clean", tiny=False)
+    arg = common.split_arg(
+        arg, data="textbook", set="", variant="kernel_pooling", model="", rule="", protocol="clean", tiny=False, particles=""
+    )
     if arg.set and arg.data not in SETS:
         raise InputError(f"set= is a set of data={', '.join(SETS)}; data={arg.data} has none to choose")
     if arg.protocol not in ("clean", "authors"):
@@ -27,7 +30,7 @@ def get_config(arg: str | None = None):
     authors = arg.protocol == "authors"
     rows = "row_transformer_authors" if authors else "row_transformer"
     model = arg.model or ("kernel_smoother" if arg.variant == "kernel_pooling" else rows)
-    config = common.defaults(task="regression", data=arg.data, model=model, variant=arg.variant)
+    config = common.defaults(task="regression", data=arg.data, model=model, variant=arg.variant, particles=arg.particles)
     if arg.set:
         config.data[SETS[arg.data]] = arg.set
     config.parallel.devices = 1  # a table is one sequence

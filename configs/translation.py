@@ -11,8 +11,9 @@ Expected on 2 CPU cores: dates, exact match 0.999 on the test split in 1.6 minut
 greedy, seed 0; 39.7 with four beams) on test_2016_flickr in 21 minutes. Where others use the cores too, up to twice as long.
 
 Pieces of the config string (after the colon): data=dates|multi30k|parallel_text, variant=NAME, size=tiny|small|base|big,
-source= and target= (multi30k: de, en, fr), and tiny, which shrinks everything for a look in seconds. Every other setting is a
-flag: --config.hypers.dropout=0.2, --config.model.norm=pre, --config.run.duration="30 epochs".
+particles=svgd|spos|energy|outputs (heads repel each other; variant=repulsive: standard attention with svgd), source= and target=
+(multi30k: de, en, fr), and tiny, which shrinks everything for a look in seconds. Every other setting is a flag:
+--config.hypers.dropout=0.2, --config.model.norm=pre, --config.run.duration="30 epochs".
 """
 
 from attention_variants.errors import InputError
@@ -21,14 +22,16 @@ from configs import common
 
 
 def get_config(arg: str | None = None):
-    arg = common.split_arg(arg, data="dates", variant="standard", size="", source="", target="", tiny=False)
+    arg = common.split_arg(arg, data="dates", variant="standard", size="", source="", target="", tiny=False, particles="")
     if arg.data != "multi30k" and (arg.source or arg.target):
         raise InputError(f"source= and target= are languages of data=multi30k; data={arg.data} has none to choose")
     if arg.size and arg.tiny:
         raise InputError(f"size={arg.size} and tiny are two sizes; expected one of them")
-    config = common.defaults(task="translation", data=arg.data, model="transformer", variant=arg.variant)
+    config = common.defaults(task="translation", data=arg.data, model="transformer", variant=arg.variant, particles=arg.particles)
     config.optimizer.update(schedule="cosine", warmup="10 percent")
     config.hypers.learning_rate = 2e-3
+    if config.particles.method in ("svgd", "spos"):
+        config.particles.stepsize = 0.01  # with alpha = 0.01, as An et al. 2020 have it for IWSLT14
 
     if arg.data == "dates":
         config.model.update(transformer.size(arg.size or "tiny"))

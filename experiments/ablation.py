@@ -35,6 +35,7 @@ class Ablation:
       test_share: where seeds are splits of the same data, whose training sets overlap: test examples divided by training examples.
       peers: what else stands in the table, by name: functions of a run's settings whose answer is metrics by split, as the run's
         own, on the split of its seed. They are asked once, when the runs of the baseline are done.
+      look: what else is to be known of a finished run, numbers by name from its workdir; "looks.NAME" in `also`.
       curves: what is drawn over steps, "validation.loss". pictures: figures of the first seed's run that the page shows.
     """
 
@@ -48,6 +49,7 @@ class Ablation:
     source: str = ""
     test_share: float | None = None
     peers: Mapping[str, Callable[[settings_lib.Settings], dict]] = dataclasses.field(default_factory=dict)
+    look: Callable[[pathlib.Path], dict[str, float]] | None = None
     curves: tuple[str, ...] = ("train.loss", "validation.loss")
     pictures: tuple[str, ...] = ()
 
@@ -138,6 +140,10 @@ class Run(NamedTuple):
 def fingerprint(settings: settings_lib.Settings) -> str:
     """Twelve digits that two runs share only where all that their numbers depend on is the same."""
     tree = {section: values for section, values in settings.as_dict().items() if section not in FREE}
+    if tree["particles"]["method"] == "none":
+        del tree["hypers"]["alpha"], tree["hypers"]["temperature"]
+        if not tree["particles"]["collapsed"]:  # then nothing of them is read
+            del tree["particles"]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -94,6 +94,7 @@ def main() -> None:
         return None
     for failure in failures:
         console.print(f"\nfailed: {failure.run.name}: {failure.reason}", markup=False)
+    rows.look(ablation, plan)
     if options.record:
         kept = rows.record(name, plan, rows.of_peers(ablation, plan, workdir))
         console.print(f"{kept} rows in {rows.path(name)}", markup=False)

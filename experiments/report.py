@@ -71,6 +71,7 @@ def main() -> None:
         plan = ablations.plan(module.ABLATION, folder, found["seeds"], found["tiny"])
         held = [] if found["tiny"] or found["again"] else rows.committed(name)
         name += ablations.TINY * found["tiny"]
+        rows.look(module.ABLATION, plan)
     else:
         name, module = ablations.load(options.experiment)
         held, folder = rows.committed(name), None

@@ -1,5 +1,6 @@
 """Results that outlive the runs: a row for each cell and seed, from finished workdirs, kept in `experiments/results/NAME.jsonl`."""
 
+import contextlib
 import functools
 import json
 import math
@@ -8,8 +9,9 @@ import shlex
 import time
 from collections.abc import Iterable
 
+from attention_variants.errors import InputError
 from attention_variants.train import runs
-from attention_variants.train.workdir import open_for_reading, write_whole
+from attention_variants.train.workdir import open_for_reading, write_json, write_whole
 from experiments.ablation import ROOT, Ablation, Run, fingerprint
 
 RESULTS = ROOT / "experiments" / "results"
@@ -30,11 +32,25 @@ def of(run: Run) -> dict | None:
         "cell": run.cell,
         "seed": run.seed,
         "config": fingerprint(open_for_reading(run.workdir)[1]),
-        "metrics": {split: results[split] for split in ("validation", "test") if split in results},
+        "metrics": {split: results[split] for split in ("validation", "test") if split in results} | looks(run),
         **{name: results[name] for name in KEPT},
         "environments": [start for i, start in enumerate(environments) if start not in environments[:i]],
         "command": shlex.join(["python", "main.py", *command]),
     }
+
+
+def look(ablation: Ablation, plan: list[Run]) -> None:
+    """Looks at every finished run that has not been looked at, where the ablation says how, and keeps that in its `looks.json`."""
+    for run in plan if ablation.look else ():
+        if runs.finished(run.workdir) and not looks(run):
+            with contextlib.suppress(InputError):  # its checkpoints are gone, say; what it found is still there
+                write_json(run.workdir / "looks.json", ablation.look(run.workdir))
+
+
+def looks(run: Run) -> dict[str, dict[str, float]]:
+    """What was seen there, under "looks"; nothing where nobody has looked."""
+    file = run.workdir / "looks.json"
+    return {"looks": json.loads(file.read_text())} if file.exists() else {}
 
 
 def of_peers(ablation: Ablation, plan: list[Run], workdir: pathlib.Path) -> list[dict]:

@@ -5,6 +5,8 @@ one compiled program. Batch k is the same whoever asks for it, so the pipeline's
 """
 
 import copy
+import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -265,3 +267,9 @@ def _edges(lengths_N, counts_N, round_to: int) -> np.ndarray:
     tokens = np.cumsum((lengths_N * counts_N)[order])
     at = np.searchsorted(tokens, np.linspace(0, 1, 32) * tokens[-1])
     return np.unique(-(-lengths_N[order][np.minimum(at, len(order) - 1)] // round_to) * round_to)
+
+
+def together(tokens: Tokens, *, multiple: int, most: int = 64) -> dict[str, np.ndarray]:
+    """One batch of the first pairs, at most so many."""
+    first = Tokens(*(Ragged.of(itertools.islice(side, most)) for side in tokens))
+    return Batches(first, batch_tokens=sys.maxsize, seed=None, max_padding=1.0, multiple=multiple)[0]

@@ -23,14 +23,17 @@ FILES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The languages translated from and to."""
+    """The languages translated from and to, and which share of the training pairs, the first ones."""
 
     source: Literal["de", "en", "fr"] = "de"
     target: Literal["de", "en", "fr"] = "en"
+    share: float = 1.0
 
     def __post_init__(self):
         if self.source == self.target:
             raise InputError(f"data.source and data.target are both {self.source!r}; expected two languages of de, en, fr")
+        if not 0 < self.share <= 1:
+            raise InputError(f"data.share is {self.share}; expected a share of the training pairs above 0 and up to 1")
 
 
 def splits(config: Config) -> tuple[str, ...]:
@@ -42,4 +45,8 @@ def read(config: Config, split: str) -> Pairs:
     """The pairs of a split. Raises InputError where a file cannot be had."""
     name = FILES[split]
     paths = [downloads.fetch(f"multi30k/{name}.{language}.gz") for language in (config.source, config.target)]
-    return text_files.read_pairs(*paths)
+    pairs = text_files.read_pairs(*paths)
+    if split != "train" or config.share == 1:
+        return pairs
+    most = max(1, round(config.share * len(pairs.source)))
+    return Pairs(pairs.source[:most], pairs.target[:most])

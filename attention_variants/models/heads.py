@@ -53,18 +53,25 @@ class Memory(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """What makes a forward pass stochastic: dropout rates (traced scalars, None for none) and the ids (B,) of the examples."""
+    """What training does to a forward pass.
+
+    Attributes:
+      dropout, attention_dropout: rates, traced scalars; None for none. row_B: the ids of the examples.
+      repel: `repel(out_BQHV, path)` is what heads put out at the attention layer of a path as the rest of the model gets it, an
+        identity that changes the gradient (`particles.outputs`); None for none.
+    """
 
     dropout: jax.Array | float | None
     attention_dropout: jax.Array | float | None
     row_B: jax.Array
+    repel: Any = None
 
 
 def noise_of(key: jax.Array | None, hypers: dict, row_B: jax.Array) -> tuple[Noise | None, dict[str, jax.Array]]:
     """(what a model is called with in training, the keys that `apply` needs then); nothing of either without a key."""
     if key is None:
         return None, {}
-    return Noise(hypers["dropout"], hypers["attention_dropout"], row_B), {"dropout": key}
+    return Noise(hypers["dropout"], hypers["attention_dropout"], row_B, hypers.get("repel")), {"dropout": key}
 
 
 def check_route(model: nn.Module, attention_dropout: float, *inputs, **more):
@@ -220,6 +227,8 @@ class MultiHeadAttention(nn.Module):
         turned = lambda x, at: rotate(x, at) if self.rotary and x is not None else x
         vectors = dict(q_BQHK=turned(q_BQHK, q_at_BQ), k_BSHK=turned(k_BSHK, k_at_BS))
         self._trace(queries=queries, keys=keys, v_BSHV=v_BSHV, **vectors)
+        if noise is not None and noise.repel is not None:
+            out_BQHV = noise.repel(out_BQHV, "/".join(self.path))
         return projection(
             self.out_features or inputs_q.shape[-1],
             axis=(-2, -1),

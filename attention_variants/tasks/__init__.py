@@ -26,6 +26,9 @@ A task file holds
     traces(params, model_state, place) -> dict
                                              by layer: a `trace` of attention (`models.heads`), and names of the queries and keys
                                              to show, which may be fewer than it has
+    attention(params, model_state, place) -> dict
+                                             by layer: a `trace` of many validation examples, and (B, Q) which queries are real;
+                                             may be left out where those of `traces` are of many
     figures(params, model_state, place, folder) -> paths, the one to look at first
     width                                    D, for the Transformer paper's learning-rate schedule
 """
@@ -41,7 +44,7 @@ CONTRACT = ("Config", "Hypers", "Task")
 
 @dataclasses.dataclass(frozen=True)
 class Hypers:
-    """What every task has: the learning rate at its peak.
+    """What every task has: the learning rate at its peak; where heads repel each other, how strong (alpha), and SPOS's temperature.
 
     `SWITCHES` names those whose 0 switches something off: a step gets None for such a 0, and its program does without. `RATES`
     names those that are shares, in [0, 1).
@@ -51,10 +54,15 @@ class Hypers:
     RATES: ClassVar[tuple[str, ...]] = ()
 
     learning_rate: float = 1e-3
+    alpha: float = 0.01
+    temperature: float = 1.0
 
     def __post_init__(self):
         if not 0 <= self.learning_rate < 1e38:
             raise InputError(f"hypers.learning_rate is {self.learning_rate}; expected a number from 0 on that float32 can hold")
+        for name in ("alpha", "temperature"):
+            if not 0 <= getattr(self, name) < 1e38:
+                raise InputError(f"hypers.{name} is {getattr(self, name)}; expected a number from 0 on that float32 can hold")
         for name in self.RATES:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"hypers.{name} is {getattr(self, name)}; expected a rate of at least 0 and below 1")

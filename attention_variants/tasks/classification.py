@@ -17,7 +17,7 @@ import numpy as np
 from attention_variants import data as sources
 from attention_variants import models, tasks
 from attention_variants.data import Split, baselines, labelled, vectors
-from attention_variants.data.batches import Batches, Ragged, Tokens
+from attention_variants.data.batches import Batches, Ragged, Tokens, together
 from attention_variants.data.labelled import Labelled
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import BEGIN, END, PAD, UNKNOWN
@@ -225,6 +225,14 @@ class Task:
         _, traced = self._trace({"params": params}, jnp.asarray(row)[None])
         names = ["[CLS]"] * (self.model.config.pooling == "cls") + self.vocabulary.pieces(row)
         return {f"{layer}_self_attention": (of["self_attention"], names, names) for layer, of in sorted(traced["trace"].items())}
+
+    def attention(self, params, model_state, place) -> dict:
+        """By layer, what attention weights can be recomputed from, and which queries are tokens: the first validation sentences."""
+        del model_state
+        batch = together(self._of(self._split(self.seed).validation), multiple=place.multiple)
+        _, traced = self._trace({"params": params}, place(batch)["source"])
+        real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (int(self.model.config.pooling == "cls"), 0)), "edge")
+        return {f"{layer}_self_attention": (of["self_attention"], real_BQ) for layer, of in traced["trace"].items()}
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Which class is taken for which, on the validation split; then the weights of every layer and head on a sentence of it."""

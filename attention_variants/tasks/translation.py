@@ -12,7 +12,8 @@ import numpy as np
 
 from attention_variants import data as sources
 from attention_variants import models, tasks
-from attention_variants.data.batches import Batches, Epochs, Ragged, Tokens
+from attention_variants.data import bleu
+from attention_variants.data.batches import Batches, Epochs, Ragged, Tokens, together
 from attention_variants.data.packing import PackedBatches
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
@@ -97,11 +98,8 @@ class Task:
     def new(cls, settings) -> "Task":
         """A task whose vocabulary is trained on the training split. Raises InputError for bad data before anything is written."""
         source = sources.load(settings.name("data"), sources.PAIRS)
-        pairs = {
-            split: source.read(settings.data, split)
-            for split in ("train", "validation", "test")
-            if split in source.splits(settings.data)
-        }
+        splits = [split for split in ("train", "validation", "test") if split in source.splits(settings.data)]
+        pairs = {split: source.read(settings.data, split) for split in splits}
         task = cls(settings, Subwords.train(pairs["train"].source + pairs["train"].target, settings.task.subwords), pairs)
         task._training_tokens()
         if settings.model.route in ("fused", "linear"):
@@ -174,11 +172,11 @@ class Task:
             sums = self._log_likelihood(params, place(batch))
             total, weight = total + float(sums[0]), weight + float(sums[1])
         translations, unfinished = self._translate(params, self._tokens(split).source, place)
-        bleu, signature = _bleu(translations, reference)
+        score, signature = bleu.corpus(translations, reference)
         numbers = {
             "loss": total / weight,
             "perplexity": float(np.exp(min(total / weight, 700.0))),
-            "bleu": bleu,
+            "bleu": score,
             "bleu_signature": signature,
             "exact_match": float(np.mean([a == b for a, b in zip(translations, reference, strict=True)])),
             "unfinished": unfinished,
@@ -208,11 +206,17 @@ class Task:
         out = out[: int((out != PAD).sum())]  # only now, so that translations of any length are traced by one program
         rows, columns = self.vocabulary.pieces(out), self.vocabulary.pieces(source)
         axes = {"encoder": (columns, columns), "decoder": (rows, ["<s>", *rows[:-1]]), "cross": (rows, columns)}
-        found = {}
-        for layer, traces in traced["trace"].items():
-            for name, trace in traces.items():
-                found[f"{layer}_{name}"] = trace, *axes["cross" if name == "cross_attention" else layer.split("_")[0]]
+        named = lambda name: axes["cross" if "cross" in name else name.split("_")[0]]
+        found = {name: (trace, *named(name)) for name, trace in _layers(traced).items()}
         return dict(sorted(found.items(), key=lambda item: ("cross" not in item[0], item[0])))
+
+    def attention(self, params, model_state, place) -> dict:
+        """By layer, what attention weights can be recomputed from, and which queries are tokens: the first validation pairs."""
+        del model_state
+        batch = together(self._tokens("validation"), multiple=place.multiple)
+        placed, real = place(batch), {"encoder": batch["source"] != PAD, "decoder": batch["target"] != PAD}
+        _, traced = self._trace({"params": params}, placed["source"], placed["target"])
+        return {name: (trace, real[name.split("_")[0]]) for name, trace in _layers(traced).items()}
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""
@@ -289,10 +293,6 @@ def _output_limit(source_length: int) -> int:
     return 2 * source_length + 10
 
 
-def _bleu(translations: list[str], references: list[str]) -> tuple[float, str]:
-    """sacreBLEU's corpus BLEU (cased, 13a tokenisation), and its signature."""
-    import sacrebleu  # here because it takes a while to import
-
-    metric = sacrebleu.BLEU()
-    score = metric.corpus_score(translations, [references]).score
-    return score, str(metric.get_signature())
+def _layers(traced) -> dict[str, dict]:
+    """The traces of all attention layers, "decoder_0_cross_attention" say."""
+    return {f"{layer}_{name}": trace for layer, traces in traced["trace"].items() for name, trace in traces.items()}

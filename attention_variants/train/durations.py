@@ -31,13 +31,14 @@ def as_steps(text: str, name: str, *, per_epoch: int, total: int | None = None) 
 
 
 class Plan(NamedTuple):
-    """Every duration of a run in steps; 0 is never."""
+    """Every duration of a run in steps; 0 is never, but that heads `repel` from the first step on."""
 
     total: int
     per_epoch: int
     evaluate: int
     checkpoint: int
     log: int
+    repel: int = 0
 
     def due(self, every: int, step: int) -> bool:
         return every > 0 and (step % every == 0 or step == self.total)
@@ -63,6 +64,7 @@ def plan(settings: Settings, per_epoch: int) -> Plan:
             ("evaluate", "run.evaluate", settings.run.evaluate),
             ("checkpoint", "run.checkpoint", settings.run.checkpoint),
             ("log", "log.every", settings.log.every),
+            ("repel", "particles.begin", settings.particles.begin),
         )
     }
     return Plan(total, per_epoch, **steps)

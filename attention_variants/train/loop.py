@@ -20,7 +20,7 @@ import jax
 
 from attention_variants import tasks
 from attention_variants.errors import InputError
-from attention_variants.train import devices, durations, optimizers, runs, signals
+from attention_variants.train import devices, durations, optimizers, repulsion, runs, signals
 from attention_variants.train import lane as lanes_lib
 from attention_variants.train import settings as settings_lib
 from attention_variants.train import step as step_lib
@@ -127,6 +127,7 @@ def _train(
 
     hypers = step_lib.hypers_of(*settings)
     initial = backend.trace(functools.partial(step_lib.init, task, first), hypers[0]["seed"])
+    repulsion.check(first, initial.out_info.params)
     main = jax.process_index() == 0
     with workdir_lib.told_of(os.path.commonpath(workdirs)), contextlib.ExitStack() as opened:
         finished = runs.finished(workdirs[0])
@@ -167,7 +168,7 @@ def _train(
         seeds, hypers = [own["seed"] for own in hypers], backend.join(hypers)
         clock.parts["start"] = clock.now
 
-        steps = step_lib.several(step_lib.make(task, first, shape))
+        steps = step_lib.several(step_lib.make(task, first, shape, when.repel))
         compiled, pending = {}, collections.deque()
 
         def live() -> list[tuple[int, lanes_lib.Lane]]:

@@ -1,5 +1,6 @@
 """What can be asked of a workdir: is it started, is it finished, how good is it, what does it answer."""
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -41,7 +42,9 @@ def results(workdir: pathlib.Path) -> dict:
 def metric_of(results: dict, path: str) -> float:
     """The number at a path such as "test.bleu". Raises InputError, with the nearest, for one that the run did not find."""
     split, _, name = path.partition(".")
-    known = [f"{s}.{n}" for s in ("validation", "test") for n, v in results.get(s, {}).items() if isinstance(v, int | float)]
+    known = [
+        f"{s}.{n}" for s in ("validation", "test", "looks") for n, v in results.get(s, {}).items() if isinstance(v, int | float)
+    ]
     if path not in known:
         raise unknown("metric", path, known)
     return results[split][name]
@@ -117,7 +120,20 @@ class Loaded:
         state = checkpoints.restore_newest(like, first=checkpoints.best_step()).state
         checkpoints.close()
         self.step = int(state.step)
-        self.params, self.model_state = backend.local(backend.replicate((state.params, state.model_state)))
+        self._here = lambda state: backend.local(backend.replicate((state.params, state.model_state)))
+        self._opened = lambda: checkpoints_lib.Checkpoints(self.workdir, **judged, tell=tell, read_only=True)
+        self._like = like
+        self.params, self.model_state = self._here(state)
+
+    def at(self, step: int):
+        """(params, model_state) of the checkpoint of a step. Raises InputError where it cannot be read."""
+        with contextlib.closing(self._opened()) as checkpoints:
+            try:
+                return self._here(checkpoints.restore(step, self._like).state)
+            except Exception as error:  # orbax, tensorstore and json each raise their own
+                raise InputError(
+                    f"the checkpoint of step {step} in {self.workdir} cannot be read ({type(error).__name__})"
+                ) from None
 
     def evaluate(self, split: str) -> dict:
         """Metrics on a split. Raises InputError for a split that the data does not have."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from attention_variants import data, models, tasks, variants
 from attention_variants.errors import InputError, unknown
 
+PROJECTIONS, ATTENTION = ("query", "key", "value", "out"), ("encoder", "decoder", "cross")
 NAMED = {"task": tasks, "data": data, "model": models, "variant": variants}
 
 
@@ -57,6 +58,47 @@ class Optimizer:
             value = getattr(self, name)
             if not value >= 0 or (below is not None and value >= below):
                 raise InputError(f"optimizer.{name} is {value}; expected at least 0" + (f" and below {below:g}" if below else ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Particles:
+    """Heads that repel each other (`train.repulsion`); `hypers.alpha` is how strong, `hypers.temperature` is SPOS's.
+
+    `method`: "svgd" and "spos" replace the gradients of heads (An et al. 2020), "energy" adds that of their kernel to the loss,
+    "outputs" is SVGD on what heads put out. `drive`: gradients mixed by the kernel, or as they are ("gradient"), so that alpha = 0
+    is the control that only scales. `stepsize`, `rescale` (times the number of heads): of the new gradient. `projections`,
+    `attention`, `layers`: which heads, by commas, of query, key, value, out; of encoder, decoder, cross; and of which numbers, ""
+    is all. `joint`: a particle is a whole head, not one of its projections. `noise`: SPOS's, before the optimiser ("published") or
+    after it, of the exact size. `begin`: when it starts. `collapsed`: a run begins with heads that are equal but for noise.
+    """
+
+    method: Literal["none", "svgd", "spos", "energy", "outputs"] = "none"
+    drive: Literal["kernel", "gradient"] = "kernel"
+    stepsize: float = 1.0
+    rescale: bool = False
+    projections: str = "query,key,value"
+    attention: str = "encoder,decoder,cross"
+    layers: str = ""
+    joint: bool = False
+    noise: Literal["published", "exact"] = "published"
+    begin: str = "0"
+    collapsed: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.stepsize < 1e38:
+            raise InputError(f"particles.stepsize is {self.stepsize}; expected a number above 0")
+        for name, known in (("projections", PROJECTIONS), ("attention", ATTENTION)):
+            for found in _listed(getattr(self, name)):
+                if found not in known:
+                    raise unknown(f"part of particles.{name}:", found, known)
+        if self.layers and not all(found.isdecimal() for found in _listed(self.layers)):
+            raise InputError(
+                f"particles.layers is {self.layers!r}; expected numbers of layers from 0, such as '0,2', or '' for all"
+            )
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +148,7 @@ class Settings:
     hypers: Any
     run: Run = Run()
     optimizer: Optimizer = Optimizer()
+    particles: Particles = Particles()
     parallel: Parallel = Parallel()
     log: Log = Log()
 

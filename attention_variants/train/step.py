@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from attention_variants.train import optimizers
+from attention_variants.train import optimizers, repulsion
 from attention_variants.train.settings import Settings
 
-INIT, TRAIN = 0, 1  # what a key is for: every key is fold_in of (seed, purpose, step)
+INIT, TRAIN, REPEL = 0, 1, 2  # what a key is for: every key is fold_in of (seed, purpose, step)
 
 
 class State(NamedTuple):
@@ -29,7 +29,10 @@ def key_for(seed, purpose: int, step=0):
 def init(task, settings: Settings, seed) -> State:
     """The state before the first step; `seed` may be traced, so that one program serves all of them."""
     params, model_state = task.init(key_for(seed, INIT))
-    optimizer = optimizers.make(settings.optimizer, 0.0, lambda step: step)
+    params = repulsion.begin(settings.particles, params, key_for(seed, INIT, 1))
+    hypers = {"alpha": 0.0, "temperature": 0.0}  # which no state depends on
+    way = repulsion.way(settings.particles, hypers, key=key_for(seed, REPEL))
+    optimizer = repulsion.around(way, optimizers.make(settings.optimizer, 0.0, lambda step: step))
     return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), model_state)
 
 
@@ -46,8 +49,8 @@ def hypers_of(*settings: Settings) -> list[dict]:
     ]
 
 
-def make(task, settings: Settings, shape):
-    """The step of a task; `shape` is the schedule of the learning rate.
+def make(task, settings: Settings, shape, repel: int = 0):
+    """The step of a task; `shape` is the schedule of the learning rate, `repel` the step from which heads repel, if they do.
 
     With `accumulate` parts, gradients are summed over parts of the batch before one update. With an `axis`, they are summed over
     the devices of a pmap. The loss is a sum divided by a weight at the very end, so neither changes the numbers.
@@ -64,14 +67,18 @@ def make(task, settings: Settings, shape):
 
     def step(state: State, batch, hypers, axis: str | None = None):
         key = key_for(hypers["seed"], TRAIN, state.step)
+        on = True if repel == 0 else state.step >= repel
+        rate = hypers["learning_rate"] * shape(state.step)
+        way = repulsion.way(settings.particles, hypers, rate, on=on)
+        given = hypers | {"repel": way.outputs}
         if parts == 1:
-            sums, model_state = gradients(state.params, state.model_state, batch, key, hypers)
+            sums, model_state = gradients(state.params, state.model_state, batch, key, given)
         else:
             # Part p takes rows p, p + parts, …: rows stay on the devices they are on.
             split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
             def one(model_state, part):
-                return gradients(state.params, model_state, part, key, hypers)
+                return gradients(state.params, model_state, part, key, given)
 
             def add(carry, part):
                 sums, model_state = one(carry[1], part)
@@ -84,12 +91,13 @@ def make(task, settings: Settings, shape):
             sums = jax.lax.psum(sums, axis)
         grads, weight, metrics = sums
         grads = jax.tree.map(lambda g: g / weight, grads)
-        optimizer = optimizers.make(settings.optimizer, hypers["learning_rate"], shape)
+        optimizer = repulsion.around(way, optimizers.make(settings.optimizer, hypers["learning_rate"], shape))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {name: total / count for name, (total, count) in metrics.items()}
         metrics |= {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-        metrics |= {"learning_rate": hypers["learning_rate"] * shape(state.step)}
+        metrics |= {"learning_rate": rate}
+        metrics |= repulsion.numbers(settings.particles, opt_state, state.params)
         return State(state.step + 1, params, opt_state, model_state), metrics
 
     return step

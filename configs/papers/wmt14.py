@@ -19,9 +19,13 @@ from configs import common
 
 
 def get_config(arg: str | None = None):
-    arg = common.split_arg(arg, size="base", variant="standard")
-    config = common.defaults(task="translation", data="parallel_text", model="transformer", variant=arg.variant)
+    arg = common.split_arg(arg, size="base", variant="standard", particles="")
+    config = common.defaults(
+        task="translation", data="parallel_text", model="transformer", variant=arg.variant, particles=arg.particles
+    )
     config.model.update(transformer.size(arg.size))
+    if config.particles.method in ("svgd", "spos"):
+        config.particles.stepsize = 0.1  # with alpha = 0.01, as An et al. 2020 have it for this model
     config.task.update(batch_tokens=25_000, decode_tokens=25_000, subwords=37_000, max_length=256)
     config.optimizer.update(schedule="transformer", warmup="4000 steps", eps=1e-9, clip=0.0)
     config.hypers.update(learning_rate=1.0, dropout=0.1, attention_dropout=0.0, label_smoothing=0.1)

@@ -10,6 +10,7 @@ import pytest
 import sacrebleu
 
 from attention_variants.data import Pairs
+from attention_variants.data.bleu import corpus
 from attention_variants.data.tokens import PAD
 from attention_variants.figures import heatmaps
 from attention_variants.tasks import translation
@@ -62,7 +63,7 @@ def test_bleu_and_exact_match_are_those_of_the_predictions(task, loaded, place):
     said, _ = task.predict(loaded.params, {}, pairs.source, place)
     words = [f"a b c d {line[:4]} e f" for line in said]
     assert task.vocabulary.decode(task.vocabulary.encode(said)) == said
-    bleu, signature = translation._bleu(words, words)
+    bleu, signature = corpus(words, words)
     assert bleu == pytest.approx(100)
     assert "tok:13a" in signature
     assert "case:mixed" in signature
@@ -70,8 +71,8 @@ def test_bleu_and_exact_match_are_those_of_the_predictions(task, loaded, place):
     assert found["bleu"] == sacrebleu.corpus_bleu(said, [pairs.target]).score
     assert found["exact_match"] == np.mean([a == b for a, b in zip(said, pairs.target, strict=True)])
     references = [w if n % 2 else w + " and so on" for n, w in enumerate(words)]
-    assert translation._bleu(words, references)[0] == sacrebleu.corpus_bleu(words, [references]).score
-    assert translation._bleu([w.upper() for w in words], words)[0] < 90
+    assert corpus(words, references)[0] == sacrebleu.corpus_bleu(words, [references]).score
+    assert corpus([w.upper() for w in words], words)[0] < 90
 
 
 def test_exact_match_counts_the_sentences_that_are_right(task, loaded, place, monkeypatch):

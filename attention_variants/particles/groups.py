@@ -1,0 +1,147 @@
+"""Which leaves of a tree of parameters hold particles, and these as arrays (layers, heads, numbers of a head), and back.
+
+A leaf is found by its path, "encoder_0/self_attention/query/kernel" say, by a regular expression that ends with it. Kernels of
+queries, keys and values are (…, D, H, K), and of an output projection `out` (…, H, K, D), as flax.linen has them; what stands for …
+are layers that were stacked by `nn.scan`.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from attention_variants.errors import InputError
+
+PROJECTIONS = r"(query|key|value)/kernel"
+
+
+class Leaf(NamedTuple):
+    """One array of parameters: its path, its shape, and which of its last three axes is that of the heads."""
+
+    path: str
+    shape: tuple[int, ...]
+    axis: int
+
+
+class Group(NamedTuple):
+    """The leaves whose heads, put together, are one set of particles; one leaf, unless groups are joint."""
+
+    name: str
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def heads(self) -> int:
+        """H, how many particles."""
+        return self.leaves[0].shape[self.leaves[0].axis]
+
+    @property
+    def layers(self) -> int:
+        """L, how many sets of particles that nn.scan has stacked; 1 where it has not."""
+        return math.prod(self.leaves[0].shape[:-3])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(L, H, D), D being all numbers of a particle."""
+        return self.layers, self.heads, sum(math.prod(leaf.shape) for leaf in self.leaves) // (self.layers * self.heads)
+
+    def particles(self, leaves: dict[str, jax.Array]) -> jax.Array:
+        """(L, H, D) from leaves by path."""
+        return jnp.concatenate(
+            [jnp.moveaxis(leaves[leaf.path], leaf.axis, -3).reshape(*self.shape[:2], -1) for leaf in self.leaves], axis=-1
+        )
+
+    def arrays(self, x_LHD: jax.Array) -> dict[str, jax.Array]:
+        """The leaves, by path, that `particles` makes these of."""
+        found, start = {}, 0
+        for leaf in self.leaves:
+            shape = list(leaf.shape)
+            heads = shape.pop(leaf.axis)
+            shape.insert(len(leaf.shape) - 3, heads)
+            size = math.prod(shape[-2:])
+            found[leaf.path] = jnp.moveaxis(x_LHD[..., start : start + size].reshape(shape), -3, leaf.axis)
+            start += size
+        return found
+
+
+def by_path(tree) -> dict[str, jax.Array]:
+    """The leaves of a tree by their paths, "a/b/c"."""
+    return {_words(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def replaced(tree, leaves: dict[str, jax.Array]):
+    """The tree with leaves replaced, by path, in the types that they had."""
+    put = lambda path, old: leaves[_words(path)].astype(old.dtype) if _words(path) in leaves else old
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def find(params, select: str = PROJECTIONS, joint: bool = False) -> list[Group]:
+    """The groups of particles of a tree of arrays, or of their shapes; those with a single head are left out, as nothing repels it.
+
+    Args:
+      select: what a path ends with, a regular expression.
+      joint: the selected leaves of one attention layer are one group, whose particles are whole heads.
+
+    Raises:
+      InputError: nothing is selected, or something without an axis of heads, or joint leaves of several numbers of heads, or an
+        array whose particles are divided over devices.
+    """
+    leaves, chosen = by_path(params), []
+    try:
+        pattern = re.compile(rf"(.*/)?({select})")
+    except re.error as error:
+        raise InputError(f"select is {select!r}, no regular expression ({error}); expected one such as {PROJECTIONS!r}") from None
+    for path, array in leaves.items():
+        if not pattern.fullmatch(path):
+            continue
+        if len(array.shape) < 3:
+            kernels = [f"{name} {tuple(other.shape)}" for name, other in leaves.items() if len(other.shape) >= 3]
+            raise InputError(
+                f"{path} is selected and has shape {tuple(array.shape)}, without an axis of heads; "
+                f"expected (D, heads, size)" + "".join(f", as {kernel}" for kernel in kernels[:1])
+            )
+        axis = -3 if path.split("/")[-2:][0] == "out" else -2
+        refuse_split(path, array, axis)
+        chosen.append(Leaf(path, tuple(array.shape), axis))
+    if not chosen:
+        kernels = [path for path, array in leaves.items() if len(array.shape) >= 3]
+        raise InputError(f"select is {select!r}, which no leaf ends with; found {_some(kernels or leaves)}")
+    together = {}
+    for leaf in chosen:
+        together.setdefault(leaf.path.rpartition("/")[0].rpartition("/")[0] if joint else leaf.path, []).append(leaf)
+    found = [Group(name, tuple(of)) for name, of in together.items()]
+    for group in found:
+        if len({(leaf.shape[leaf.axis], leaf.shape[:-3]) for leaf in group.leaves}) > 1:
+            shapes = ", ".join(f"{leaf.path} {leaf.shape}" for leaf in group.leaves)
+            raise InputError(f"{group.name} has leaves of several numbers of heads ({shapes}); expected joint=False")
+    return [group for group in found if group.heads > 1]
+
+
+def refuse_split(path: str, array, axis: int) -> None:
+    """Raises InputError where an array is divided over devices along another axis than that of heads: particles are split."""
+    spec = getattr(getattr(array, "sharding", None), "spec", None)
+    if spec is None:
+        return
+    names = [*spec, *[None] * (len(array.shape) - len(spec))]
+    parts = [math.prod(array.sharding.mesh.shape[axis] for axis in _listed(name)) for name in names]
+    split = [i for i, number in enumerate(parts) if number > 1 and i >= len(names) - 3 and i != len(names) + axis]
+    if split:
+        raise InputError(
+            f"{path} {tuple(array.shape)} is divided over devices along axis {split[0]}, which splits its particles; "
+            f"expected along axis {len(names) + axis}, of heads, or along none"
+        )
+
+
+def _listed(name) -> tuple:
+    return () if name is None else name if isinstance(name, tuple) else (name,)
+
+
+def _some(names: Iterable[str], most: int = 6) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
+
+
+def _words(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")  # of a box with names of axes
