@@ -66,15 +66,14 @@ def _outputs(settings: Particles, hypers: dict, rate, key) -> Way:
 
 
 WAYS = {"none": _none, "svgd": _svgd, "spos": _spos, "energy": _energy, "outputs": _outputs}
-_PLACES = ("attention", "layers", "begin", "collapsed")
-_KERNELS = (*_PLACES, "projections", "joint")
-READS = {
-    "none": (*_KERNELS[:2], *_KERNELS[3:]),
-    "svgd": (*_KERNELS, "drive", "stepsize", "rescale"),
-    "spos": (*_KERNELS, "drive", "stepsize", "rescale", "noise"),
-    "energy": _KERNELS,
-    "outputs": (*_PLACES, "drive", "rescale"),
-}  # the settings that each looks at
+KERNELS = ("attention", "layers", "projections", "joint", "collapsed")  # which heads, and as what they begin
+READS = {  # the settings that each looks at
+    "none": KERNELS,
+    "svgd": (*KERNELS, "begin", "drive", "stepsize", "rescale"),
+    "spos": (*KERNELS, "begin", "drive", "stepsize", "rescale", "noise"),
+    "energy": (*KERNELS, "begin"),
+    "outputs": ("attention", "layers", "collapsed", "begin", "drive", "rescale"),
+}
 
 
 def way(settings: Particles, hypers: dict, rate=1.0, key: jax.Array | int = 0, on=True) -> Way:

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from particles.test_heads import tree, updated
+from cases.heads import tree, updated
 
 from attention_variants.particles import repulsive_heads
 from attention_variants.particles.energy import energy

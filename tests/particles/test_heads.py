@@ -8,36 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases.heads import H, particles, tree, updated
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from references import particles as slow
 
-from attention_variants.errors import InputError
 from attention_variants.particles import head_noise, heads, repulsive_heads
 from attention_variants.particles.groups import by_path, find
-
-D, H, K, V = 7, 4, 3, 5
-
-
-def tree(seed: int, heads: int = H, stacked: tuple[int, ...] = (), dtype=jnp.float32):
-    """Parameters, or gradients, of two attention layers and what stands beside them."""
-    rng = np.random.default_rng(seed)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=(*stacked, *shape)), dtype)
-    layer = lambda: {
-        **{name: {"kernel": draw(D, heads, K), "bias": draw(heads, K)} for name in ("query", "key")},
-        "value": {"kernel": draw(D, heads, V), "bias": draw(heads, V)},
-        "out": {"kernel": draw(heads, V, D), "bias": draw(D)},
-    }
-    names = ("encoder_0/self_attention", "decoder_0/cross_attention")
-    return {first: {second: layer(), "feed_forward": {"kernel": draw(D, D)}} for first, second in (n.split("/") for n in names)}
-
-
-def particles(kernel, axis: int = -2):
-    """(H, D·K), float64."""
-    return np.moveaxis(np.asarray(kernel, np.float64), axis, 0).reshape(np.shape(kernel)[axis], -1)
-
-
-def updated(transformation, grads, params):
-    return transformation.update(grads, transformation.init(params), params)
 
 
 def test_every_projection_is_a_group_of_its_own_and_the_rest_stays():
@@ -214,28 +190,6 @@ def test_it_trains_inside_a_chain():
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"method": "sgvd"}, "'sgvd'"),
-        ({"drive": "identity"}, "'identity'"),
-        ({"alpha": -0.1}, "alpha is -0.1"),
-        ({"temperature": -1.0}, "temperature is -1.0"),
-        ({"stepsize": 0.0}, "stepsize is 0.0"),
-        ({"alpha": np.float32(-1)}, "alpha is -1.0"),
-        ({"temperature": float("inf")}, "temperature is inf"),
-    ],
-)
-def test_a_mistake_is_named_at_construction(options, words):
-    with pytest.raises(InputError, match=words):
-        repulsive_heads(**options)
-
-
-def test_noise_below_zero_is_refused():
-    with pytest.raises(InputError, match=r"temperature is -1\.0"):
-        head_noise(-1.0, 0.1)
-
-
 @pytest.mark.parametrize("key", [2**32 - 1, jnp.uint32(7), jax.random.key(7), jax.random.PRNGKey(7), jax.random.key(7, impl="rbg")])
 def test_keys_of_any_kind(key):
     params, grads = tree(0), tree(1)
@@ -257,50 +211,6 @@ def test_boxes_with_names_of_axes_are_what_is_in_them():
     found = updated(repulsive_heads(alpha=0.7), box(grads), box(params))[0]
     expected = updated(repulsive_heads(alpha=0.7), grads, params)[0]
     jax.tree.map(np.testing.assert_array_equal, nn.meta.unbox(found), expected)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"select": "querry/kernel"}, r"'querry/kernel', which no leaf ends with; found decoder_0/cross_attention/key/kernel,"),
-        ({"select": "query/bias"}, r"query/bias is selected and has shape \(4, 3\), without an axis of heads"),
-        ({"select": "("}, "no regular expression"),
-    ],
-)
-@pytest.mark.parametrize("transformation", [repulsive_heads, functools.partial(head_noise, 1.0, 1.0)])
-def test_a_selection_that_cannot_be_is_named_at_the_start(transformation, options, words):
-    params = tree(0)
-    if options["select"] == "query/bias":
-        params = {"query": {"bias": jnp.zeros((4, 3))}}
-    with pytest.raises(ValueError, match=words):
-        transformation(**options).init(params)
-
-
-def test_joint_leaves_of_other_numbers_of_heads_are_refused():
-    params = {"query": {"kernel": jnp.zeros((D, 4, K))}, "key": {"kernel": jnp.zeros((D, 2, K))}}
-    with pytest.raises(ValueError, match="several numbers of heads"):
-        find({"layer": params}, joint=True)
-    assert [group.heads for group in find({"layer": params})] == [2, 4]
-
-
-def test_particles_divided_over_devices_are_refused():
-    mesh = jax.make_mesh((2,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
-    kernel = jax.device_put(jnp.zeros((8, 4, 6)), NamedSharding(mesh, PartitionSpec("model")))
-    with pytest.raises(ValueError, match=r"query/kernel \(8, 4, 6\) is divided over devices along axis 0"):
-        repulsive_heads().init({"query": {"kernel": kernel}})
-
-
-def test_an_axis_of_one_device_divides_nothing():
-    mesh = jax.make_mesh((1,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
-    kernel = jax.device_put(jnp.zeros((8, 4, 6)), NamedSharding(mesh, PartitionSpec("model")))
-    assert repulsive_heads().init({"query": {"kernel": kernel}}).step == 0
-
-
-def test_parameters_are_needed():
-    grads = tree(1)
-    transformation = repulsive_heads()
-    with pytest.raises(ValueError, match="needs the parameters"):
-        transformation.update(grads, transformation.init(grads))
 
 
 def test_blackjax_agrees():
