@@ -118,7 +118,8 @@ def repulsive_weights(
       code: a name in `CODES`. noise: a tree of standard normal noise that is used at every step instead of the seed's.
 
     Raises:
-      InputError: an unknown code base; from `init`, as `particles.groups.find`.
+      InputError: an unknown code base, a number below 0, noise without a temperature; from `init`, as `particles.groups.find`, and
+        for what is no kernel (D, heads, size).
     """
     if code not in CODES:
         raise InputError(f"code is {code!r}; expected one of {', '.join(CODES)}")
@@ -139,7 +140,7 @@ def repulsive_weights(
         x, g = groups.by_path(params), groups.by_path(grads)
         xi = None if noise is None else groups.by_path(noise)
         key, found = jax.random.fold_in(jax.random.key(seed), step), {}
-        for n, group in enumerate(groups.find(jax.eval_shape(lambda tree: tree, params), select)):
+        for n, group in enumerate(groups.find(params, select)):
             path = group.name
             own = None
             if temperature is not None:

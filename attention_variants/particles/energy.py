@@ -15,7 +15,7 @@ from attention_variants.particles import groups, rbf
 def energy(params, alpha, *, select: str = groups.PROJECTIONS, joint: bool = False) -> jax.Array:
     """E, summed over groups. Arguments and errors are those of `particles.heads.repulsive_heads`."""
     leaves, total = groups.by_path(params), 0.0
-    for group in groups.find(jax.eval_shape(lambda tree: tree, params), select, joint):
+    for group in groups.find(params, select, joint):
         total += jax.vmap(_of_group)(group.particles(leaves)).sum() / group.heads
     return alpha * jnp.asarray(total)
 

@@ -85,8 +85,7 @@ def find(params, select: str = PROJECTIONS, joint: bool = False) -> list[Group]:
       joint: the selected leaves of one attention layer are one group, whose particles are whole heads.
 
     Raises:
-      InputError: nothing is selected, or something without an axis of heads, or joint leaves of several numbers of heads, or an
-        array whose particles are divided over devices.
+      InputError: nothing is selected, or something without an axis of heads, or joint leaves of several numbers of heads.
     """
     leaves, chosen = by_path(params), []
     try:
@@ -102,9 +101,7 @@ def find(params, select: str = PROJECTIONS, joint: bool = False) -> list[Group]:
                 f"{path} is selected and has shape {tuple(array.shape)}, without an axis of heads; "
                 f"expected (D, heads, size)" + "".join(f", as {kernel}" for kernel in kernels[:1])
             )
-        axis = -3 if path.split("/")[-2:][0] == "out" else -2
-        refuse_split(path, array, axis)
-        chosen.append(Leaf(path, tuple(array.shape), axis))
+        chosen.append(Leaf(path, tuple(array.shape), -3 if path.split("/")[-2:][0] == "out" else -2))
     if not chosen:
         kernels = [path for path, array in leaves.items() if len(array.shape) >= 3]
         raise InputError(f"select is {select!r}, which no leaf ends with; found {_some(kernels or leaves)}")
@@ -119,19 +116,18 @@ def find(params, select: str = PROJECTIONS, joint: bool = False) -> list[Group]:
     return [group for group in found if group.heads > 1]
 
 
-def refuse_split(path: str, array, axis: int) -> None:
+def refuse_split(found: Iterable[Group], params) -> None:
     """Raises InputError where an array is divided over devices along another axis than that of heads: particles are split."""
-    spec = getattr(getattr(array, "sharding", None), "spec", None)
-    if spec is None:
-        return
-    names = [*spec, *[None] * (len(array.shape) - len(spec))]
-    parts = [math.prod(array.sharding.mesh.shape[axis] for axis in _listed(name)) for name in names]
-    split = [i for i, number in enumerate(parts) if number > 1 and i >= len(names) - 3 and i != len(names) + axis]
-    if split:
-        raise InputError(
-            f"{path} {tuple(array.shape)} is divided over devices along axis {split[0]}, which splits its particles; "
-            f"expected along axis {len(names) + axis}, of heads, or along none"
-        )
+    arrays = by_path(params)
+    for path, shape, axis in (leaf for group in found for leaf in group.leaves):
+        sharding = getattr(arrays[path], "sharding", None)
+        for i, name in enumerate(getattr(sharding, "spec", None) or ()):
+            parts = math.prod(sharding.mesh.shape[part] for part in _listed(name))
+            if parts > 1 and i >= len(shape) - 3 and i != len(shape) + axis:
+                raise InputError(
+                    f"{path} {shape} is divided over devices along axis {i}, which splits its particles; "
+                    f"expected along axis {len(shape) + axis}, of heads, or along none"
+                )
 
 
 def _listed(name) -> tuple:

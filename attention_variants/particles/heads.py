@@ -75,7 +75,8 @@ def repulsive_heads(
       A transformation whose `update` needs params; what it saw is in its state's `numbers`.
 
     Raises:
-      InputError: an unknown method or drive, a number below 0, infinite or none; from `init`, as `groups.find`.
+      InputError: an unknown method or drive, a number below 0, infinite or none; from `init`, as `groups.find`, and for particles
+        that are divided over devices.
     """
     for name, value, known in (("method", method, ("svgd", "spos")), ("drive", drive, ("kernel", "gradient"))):
         if value not in known:
@@ -83,7 +84,7 @@ def repulsive_heads(
     refuse_below_zero(alpha=alpha, temperature=temperature, stepsize=stepsize)
 
     def init(params) -> RepulsionState:
-        groups_lib.find(params, select, joint)
+        groups_lib.refuse_split(groups_lib.find(params, select, joint), params)
         nothing = Numbers(*(jnp.zeros((), jnp.float32) for _ in Numbers._fields))
         return RepulsionState(jnp.zeros((), jnp.int32), _words(key), nothing)
 
@@ -91,7 +92,7 @@ def repulsive_heads(
         if params is None:
             raise InputError("repulsive_heads needs the parameters; expected update(grads, state, params)")
         strength, heat = (value(state.step) if callable(value) else value for value in (alpha, temperature))
-        found = groups_lib.find(jax.eval_shape(lambda tree: tree, params), select, joint)
+        found = groups_lib.find(params, select, joint)
         if not found:  # one head each
             return grads, state._replace(step=state.step + 1)
         one = jax.vmap(functools.partial(svgd, alpha=strength, drive=drive))
@@ -137,7 +138,7 @@ def head_noise(
 
     def update(updates, state: NoiseState, params=None):
         del params
-        found = groups_lib.find(jax.eval_shape(lambda tree: tree, updates), select, joint)
+        found = groups_lib.find(updates, select, joint)
         heat, rate = (value(state.step) if callable(value) else value for value in (temperature, stepsize))
         if not found:
             return updates, state._replace(step=state.step + 1)

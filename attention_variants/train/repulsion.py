@@ -15,7 +15,7 @@ from attention_variants.particles import groups, head_noise, repulsive_heads
 from attention_variants.particles.energy import energy
 from attention_variants.particles.outputs import Repel
 from attention_variants.particles.svgd import Numbers
-from attention_variants.train.settings import Particles, Settings
+from attention_variants.train.settings import Particles, Settings, listed
 
 COLLAPSED = 1e-3  # the deviation of noise that heads differ by, where a run begins with equal ones
 BLOCKS = {
@@ -67,12 +67,12 @@ def _outputs(settings: Particles, hypers: dict, rate, key) -> Way:
 
 WAYS = {"none": _none, "svgd": _svgd, "spos": _spos, "energy": _energy, "outputs": _outputs}
 KERNELS = ("attention", "layers", "projections", "joint", "collapsed")  # which heads, and as what they begin
-READS = {  # the settings that each looks at
+READS = {  # the settings and hypers that each looks at
     "none": KERNELS,
-    "svgd": (*KERNELS, "begin", "drive", "stepsize", "rescale"),
-    "spos": (*KERNELS, "begin", "drive", "stepsize", "rescale", "noise"),
-    "energy": (*KERNELS, "begin"),
-    "outputs": ("attention", "layers", "collapsed", "begin", "drive", "rescale"),
+    "svgd": (*KERNELS, "begin", "drive", "stepsize", "rescale", "alpha"),
+    "spos": (*KERNELS, "begin", "drive", "stepsize", "rescale", "noise", "alpha", "temperature"),
+    "energy": (*KERNELS, "begin", "alpha"),
+    "outputs": ("attention", "layers", "collapsed", "begin", "drive", "rescale", "alpha"),
 }
 
 
@@ -109,7 +109,7 @@ def numbers(settings: Particles, opt_state, params) -> dict[str, jax.Array]:
     `head_distance` and `head_cosine` are means over pairs, `head_bandwidth` is h, and `head_repulsion` the share of repulsion
     (`particles.svgd.Numbers`).
     """
-    if settings.method not in ("svgd", "spos") or not groups.find(_shapes(params), **_selected(settings)):
+    if settings.method not in ("svgd", "spos") or not groups.find(params, **_selected(settings)):
         return {}
     return {f"head_{name}": value for name, value in zip(Numbers._fields, opt_state[0].numbers, strict=True)}
 
@@ -119,7 +119,7 @@ def begin(settings: Particles, params, key: jax.Array):
     if not settings.collapsed:
         return params
     leaves, found = groups.by_path(params), {}
-    for n, group in enumerate(groups.find(_shapes(params), **_selected(settings))):
+    for n, group in enumerate(groups.find(params, **_selected(settings))):
         x_LHD = group.particles(leaves)
         noise = COLLAPSED * jax.random.normal(jax.random.fold_in(key, n), x_LHD.shape, x_LHD.dtype)
         found |= group.arrays(x_LHD[:, :1] + noise)
@@ -129,17 +129,19 @@ def begin(settings: Particles, params, key: jax.Array):
 def check(settings: Settings, params) -> None:
     """Raises InputError for a setting that the method does not read, for heads that there are not, for a batch in parts."""
     own = settings.particles
-    for field in dataclasses.fields(own):
-        if field.name not in ("method", *READS[own.method]) and (value := getattr(own, field.name)) != field.default:
-            readers = " or ".join(name for name, read in READS.items() if field.name in read)
-            raise InputError(
-                f"particles.{field.name} is {value!r}, which particles.method={own.method} does not read; {readers} does"
-            )
+    for section, of in (("particles", own), ("hypers", settings.hypers)):
+        for field in dataclasses.fields(of):
+            readers = [name for name, read in READS.items() if field.name in read]
+            if readers and own.method not in readers and (value := getattr(of, field.name)) != field.default:
+                raise InputError(
+                    f"{section}.{field.name} is {value!r}, which particles.method={own.method} does not read; "
+                    f"{' or '.join(readers)} does"
+                )
     if own.method == "none" and not own.collapsed:
         return
-    for attention in _listed(own.attention) if own.attention != Particles.attention else [own.attention]:
-        for layer in _listed(own.layers) if own.layers else [""]:
-            for projection in _listed(own.projections):
+    for attention in listed(own.attention) if own.attention != Particles.attention else [own.attention]:
+        for layer in listed(own.layers) if own.layers else [""]:
+            for projection in listed(own.projections):
                 one = dataclasses.replace(own, attention=attention, layers=layer, projections=projection)
                 groups.find(params, **_selected(one))
     if own.method == "outputs":
@@ -153,21 +155,13 @@ def check(settings: Settings, params) -> None:
 
 def blocks(settings: Particles) -> str:
     """The paths of the attention layers whose heads are particles, as a regular expression."""
-    layers = "|".join(_listed(settings.layers)) if settings.layers else r"\d+"
-    return "|".join(BLOCKS[kind].format(layers=layers) for kind in _listed(settings.attention))
+    layers = "|".join(listed(settings.layers)) if settings.layers else r"\d+"
+    return "|".join(BLOCKS[kind].format(layers=layers) for kind in listed(settings.attention))
 
 
 def _selected(settings: Particles) -> dict:
-    projections = "|".join(_listed(settings.projections))
+    projections = "|".join(listed(settings.projections))
     return dict(select=f"({blocks(settings)})/({projections})/kernel", joint=settings.joint)
-
-
-def _listed(text: str) -> list[str]:
-    return text.replace(" ", "").split(",")
-
-
-def _shapes(tree):
-    return jax.eval_shape(lambda of: of, tree)
 
 
 def _of_heads(settings: Particles) -> dict:

@@ -88,16 +88,17 @@ class Particles:
         if not 0 < self.stepsize < 1e38:
             raise InputError(f"particles.stepsize is {self.stepsize}; expected a number above 0")
         for name, known in (("projections", PROJECTIONS), ("attention", ATTENTION)):
-            for found in _listed(getattr(self, name)):
+            for found in listed(getattr(self, name)):
                 if found not in known:
                     raise unknown(f"part of particles.{name}:", found, known)
-        if self.layers and not all(found.isdecimal() for found in _listed(self.layers)):
+        if self.layers and not all(found.isdecimal() for found in listed(self.layers)):
             raise InputError(
                 f"particles.layers is {self.layers!r}; expected numbers of layers from 0, such as '0,2', or '' for all"
             )
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """What a setting names by commas."""
     return [part.strip() for part in text.split(",")]
 
 

@@ -28,7 +28,8 @@ PATHS = ("encoder_0/self_attention", "decoder_0/self_attention", "decoder_0/cros
 
 def parsed(make_config, method: str, **changes):
     size = {"particles.stepsize": 1.0} if method in ("svgd", "spos") else {}
-    return settings_lib.parse(make_config(f"tiny,particles={method}", **ON | size | changes))
+    own = {key: value for key, value in ON.items() if key != "hypers.temperature" or method == "spos"}
+    return settings_lib.parse(make_config(f"tiny,particles={method}", **own | size | changes))
 
 
 def one_step(settings, *, repel: int = 0, start: int = 0, devices_used: int = 1):
@@ -240,6 +241,7 @@ def test_an_optimiser_without_particles_has_the_state_it_always_had(make_config)
     [
         ({"particles.layers": "7"}, "which no leaf ends with; found decoder_0/cross_attention/key/kernel"),
         ({"particles.layers": "0,7"}, "which no leaf ends with"),
+        ({"hypers.temperature": 0.5}, "hypers.temperature is 0.5, which particles.method=svgd does not read; spos does"),
         ({"particles.noise": "exact"}, "particles.noise is 'exact', which particles.method=svgd does not read; spos does"),
         ({"particles.projections": "querry"}, "'querry'; did you mean 'query'"),
         ({"particles.attention": "cros"}, "'cros'; did you mean 'cross'"),
