@@ -96,7 +96,7 @@ def main() -> None:
         console.print(f"\nfailed: {failure.run.name}: {failure.reason}", markup=False)
     rows.look(ablation, plan)
     if options.record:
-        kept = rows.record(name, plan, rows.of_peers(ablation, plan, workdir))
+        kept = rows.record(name, plan, rows.of_peers(ablation, plan, workdir, held))
         console.print(f"{kept} rows in {rows.path(name)}", markup=False)
     from experiments import report  # pandas and scipy take a second to import, and no run needs them
 

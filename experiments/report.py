@@ -29,7 +29,7 @@ def of(module: ModuleType, plan: list, held: list[dict], folder: pathlib.Path | 
     """
     ran = [rows.of(run) if folder else None for run in plan]
     found = [row for run, own in zip(plan, ran, strict=True) if (row := own or rows.holding(held, run))]
-    peers = rows.of_peers(module.ABLATION, plan, folder) if folder else []
+    peers = rows.of_peers(module.ABLATION, plan, folder, held) if folder else []
     asked = [(row["cell"], row["seed"]) for row in peers]
     names = [{"peer": name} for name in module.ABLATION.peers]
     found += peers + [row for row in held if row["cell"] in names and (row["cell"], row["seed"]) not in asked]

@@ -53,12 +53,12 @@ def looks(run: Run) -> dict[str, dict[str, float]]:
     return {"looks": json.loads(file.read_text())} if file.exists() else {}
 
 
-def of_peers(ablation: Ablation, plan: list[Run], workdir: pathlib.Path) -> list[dict]:
-    """Rows of the peers for each seed that the baseline is finished with; what was asked once is kept in `peers.jsonl`."""
+def of_peers(ablation: Ablation, plan: list[Run], workdir: pathlib.Path, held: list[dict]) -> list[dict]:
+    """Rows of the peers for each seed that the baseline is finished with, or on file; what was asked is kept in `peers.jsonl`."""
     file, rows = workdir / "peers.jsonl", []
-    kept = read(file)
+    kept = read(file) + [row for row in held if "peer" in row["cell"]]
     for run in plan if ablation.peers else ():
-        if run.cell != ablation.cells[0] or not (own := of(run)):
+        if run.cell != ablation.cells[0] or not (own := of(run) or holding(held, run)):
             continue
         for name, ask in ablation.peers.items():
             cell = {"peer": name}

@@ -92,11 +92,10 @@ def direction(
     code: Code, x_HD: jax.Array, g_HD: jax.Array, alpha: float, stepsize: float, temperature: float, xi_HD: jax.Array | None = None
 ) -> jax.Array:
     """What particles descend along, (H, D): SVGD, and SPOS where there is noise `xi_HD`, standard normal."""
-    near_HD, heads = rbf.shifted(x_HD), len(x_HD)
-    distance_HH = rbf.squared_distances(near_HD)
+    heads, distance_HH = len(x_HD), rbf.squared_distances(x_HD)
     h2 = code.median(distance_HH) / (2 * jnp.log(heads + 1.0))
     kernel = rbf.Rbf(jnp.exp(-distance_HH / (2 * h2)), distance_HH, code.over(h2))
-    found = (rbf.mixed(kernel.k_HH, g_HD) - alpha * rbf.repulsion(near_HD, kernel)) / heads
+    found = (rbf.mixed(kernel.k_HH, g_HD) - alpha * rbf.repulsion(x_HD, kernel)) / heads
     if xi_HD is not None:
         found += temperature * g_HD - jnp.sqrt(2 * temperature / stepsize) * code.scale(g_HD) * xi_HD
     return stepsize * found

@@ -21,6 +21,5 @@ def energy(params, alpha, *, select: str = groups.PROJECTIONS, joint: bool = Fal
 
 
 def _of_group(x_HD: jax.Array) -> jax.Array:
-    near_HD = rbf.shifted(x_HD)
-    square_H = jax.lax.stop_gradient(jnp.square(x_HD.astype(near_HD.dtype)).sum(1))
-    return rbf.pairs(rbf.rbf(near_HD, square_H).k_HH).sum()
+    square_H = jax.lax.stop_gradient(jnp.square(rbf.precise(x_HD)).sum(1))
+    return rbf.pairs(rbf.rbf(x_HD, square_H).k_HH).sum()

@@ -18,8 +18,9 @@ import optax
 
 from attention_variants.errors import InputError
 from attention_variants.particles import groups as groups_lib
+from attention_variants.particles import rbf, svgd
 from attention_variants.particles.groups import PROJECTIONS, Group
-from attention_variants.particles.svgd import Drive, Numbers, median_of_absolute, svgd
+from attention_variants.particles.svgd import Drive, Numbers, median_of_absolute
 
 IMPLEMENTATION = {2: "threefry2x32", 4: "rbg"}  # of PRNG keys, by their words
 Method = Literal["svgd", "spos"]
@@ -52,7 +53,6 @@ def repulsive_heads(
     noise: bool = True,
     select: str = PROJECTIONS,
     joint: bool = False,
-    batched: bool | None = None,
     key: jax.Array | int = 0,
 ) -> optax.GradientTransformation:
     """Replaces the gradients of attention heads by those of SVGD or SPOS; chain it before clipping and the optimiser.
@@ -68,7 +68,6 @@ def repulsive_heads(
       rescale: SVGD times H, so that alpha = 0 and drive = "gradient" leave gradients what they were.
       noise: SPOS has its noise here, before the optimiser, as published; without, add `head_noise` after it.
       select, joint: the particles, see `groups.find`.
-      batched: groups of one shape are stacked, which is faster on accelerators, and the default there; else one after the other.
       key: a PRNG key, or a seed, of the noise.
 
     Returns:
@@ -95,18 +94,18 @@ def repulsive_heads(
         found = groups_lib.find(params, select, joint)
         if not found:  # one head each
             return grads, state._replace(step=state.step + 1)
-        one = jax.vmap(functools.partial(svgd, alpha=strength, drive=drive))
         x, g = groups_lib.by_path(params), groups_lib.by_path(grads)
-        own = [(group.particles(x), group.particles(g)) for group in found]
-        directions, seen = zip(*_each(one, own, batched), strict=True)
+        g_LHDs = [group.particles(g) for group in found]
+        directions, seen = _svgd([group.particles(x) for group in found], g_LHDs, strength, drive)
         if rescale:
             directions = [direction * group.heads for direction, group in zip(directions, found, strict=True)]
         if method == "spos":
-            draws = [None] * len(found) if not noise else _normal(state, found, directions[0].dtype)
-            directions = [
-                direction + _diffusion(g_LHD, xi_LHD, heat, stepsize)
-                for direction, (_, g_LHD), xi_LHD in zip(directions, own, draws, strict=True)
-            ]
+            directions = [direction + heat * g.astype(direction.dtype) for direction, g in zip(directions, g_LHDs, strict=True)]
+        if method == "spos" and noise:
+            medians = _together(jax.vmap(median_of_absolute), [(g_LHD,) for g_LHD in g_LHDs])
+            draws = zip(medians, _normal(state, found, directions[0].dtype), strict=True)
+            size = jnp.sqrt(2 * heat / stepsize)
+            directions = [d_LHD - size * c_L[:, None, None] * xi for d_LHD, (c_L, xi) in zip(directions, draws, strict=True)]
         pieces = {}
         for group, direction in zip(found, directions, strict=True):
             pieces |= group.arrays(stepsize * direction)
@@ -160,30 +159,32 @@ def refuse_below_zero(**numbers: Scalar) -> None:
             raise InputError(f"{name} is {value}; expected a number {'above' if name == 'stepsize' else 'from'} 0")
 
 
-def _each(function, inputs: list[tuple], batched: bool | None) -> list[tuple]:
-    """`function` of each, which maps over first axes: one after the other, or those of one shape together."""
-    if batched is None:
-        batched = jax.default_backend() != "cpu"
-    if not batched:
-        return [function(*of) for of in inputs]
+def _svgd(x_LHDs: list[jax.Array], g_LHDs: list[jax.Array], alpha, drive: Drive) -> tuple[list[jax.Array], list[Numbers]]:
+    """`particles.svgd.svgd` of each group. What is of size H × H is made for all of them together, as it is small and in many
+    steps; what is of their own size for each alone, in loops from and to where parameters lie."""
+    squares = [jax.vmap(svgd.squares)(x_LHD) for x_LHD in x_LHDs]
+    distances = [jax.vmap(rbf.squared_distances)(x_LHD) for x_LHD in x_LHDs]
+    kernels = _together(jax.vmap(rbf.of_distances), list(zip(distances, squares, strict=True)))
+    descent = jax.vmap(functools.partial(svgd.descent, alpha=alpha, drive=drive))
+    directions, driven = zip(*map(descent, x_LHDs, g_LHDs, kernels), strict=True)
+    numbers = jax.vmap(functools.partial(svgd.numbers, alpha=alpha))
+    return list(directions), _together(
+        lambda *of: numbers(of[0], of[1], driven=of[2]), list(zip(kernels, squares, driven, strict=True))
+    )
+
+
+def _together(function, inputs: list[tuple]) -> list:
+    """`function`, which maps over first axes, of each input; of those of one shape in one go."""
     results: list = [None] * len(inputs)
-    for shape in dict.fromkeys((x.shape[1:], g.dtype) for x, g in inputs):
-        alike = [i for i, (x, g) in enumerate(inputs) if (x.shape[1:], g.dtype) == shape]
-        outputs = function(*(jnp.concatenate(of) for of in zip(*(inputs[i] for i in alike), strict=True)))
-        ends = itertools.accumulate(len(inputs[i][0]) for i in alike)
-        for i, end in zip(alike, ends, strict=True):
-            own = slice(end - len(inputs[i][0]), end)
+    shapes = [tuple((leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(of)) for of in inputs]
+    for shape in dict.fromkeys(shapes):
+        alike = [i for i, other in enumerate(shapes) if other == shape]
+        outputs = function(*jax.tree.map(lambda *of: jnp.concatenate(of), *(inputs[i] for i in alike)))
+        start = 0
+        for i in alike:
+            own = slice(start, start := start + len(jax.tree.leaves(inputs[i])[0]))
             results[i] = jax.tree.map(lambda leaf, own=own: leaf[own], outputs)
     return results
-
-
-def _diffusion(g_LHD: jax.Array, xi_LHD: jax.Array | None, heat, stepsize: float) -> jax.Array:
-    """What SPOS adds to SVGD, for stepsize 1: drift, and noise of the size of the gradients where there is some."""
-    g_LHD = g_LHD.astype(jnp.promote_types(g_LHD.dtype, jnp.float32))
-    if xi_LHD is None:
-        return heat * g_LHD
-    c_L11 = jax.vmap(median_of_absolute)(g_LHD)[:, None, None]
-    return heat * g_LHD - jnp.sqrt(2 * heat / stepsize) * c_L11 * xi_LHD
 
 
 def _words(key: jax.Array | int) -> jax.Array:

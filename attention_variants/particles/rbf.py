@@ -8,12 +8,15 @@ two particles have, too. Nothing is of size particles × particles × parameters
 same, as inner products lose those of particles that are near each other and far from a third; repulsion is made of products.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+FEW = 32
 
 
 class Rbf(NamedTuple):
@@ -24,20 +27,15 @@ class Rbf(NamedTuple):
     h2: jax.Array
 
 
-def shifted(x_HD: jax.Array) -> jax.Array:
-    """Particles in float32 at least, moved together so that the first is 0: distances stay, and equal particles are exactly 0."""
-    x_HD = x_HD.astype(jnp.promote_types(x_HD.dtype, jnp.float32))
-    return x_HD - x_HD[:1]
+def precise(x_HD: jax.Array) -> jax.Array:
+    """In float32 at least."""
+    return x_HD.astype(jnp.promote_types(x_HD.dtype, jnp.float32))
 
 
 def squared_distances(x_HD: jax.Array) -> jax.Array:
-    """‖x_i − x_j‖², (H, H); of a sixteenth of the numbers at a time."""
-    heads, size = x_HD.shape
-    strip = min(size, max(128, -(-size // 16)))
-    x_NHS = jnp.pad(x_HD, ((0, 0), (0, -size % strip))).reshape(heads, -1, strip).swapaxes(0, 1)
-    square = lambda x_HS: jnp.square(x_HS[:, None] - x_HS)
-    total_HHS, _ = jax.lax.scan(lambda total, x_HS: (total + square(x_HS), None), square(x_NHS[0]), x_NHS[1:])
-    return total_HHS.sum(-1)
+    """‖x_i − x_j‖², (H, H), in one loop that keeps no difference."""
+    x_HD = precise(x_HD)
+    return jnp.square(x_HD[:, None] - x_HD).sum(-1)
 
 
 def pairs(matrix_HH: jax.Array) -> jax.Array:
@@ -52,22 +50,36 @@ def bandwidth(distance_HH: jax.Array, square_H: jax.Array | float = 0.0) -> jax.
     return jnp.maximum(jnp.median(pairs(distance_HH)) / (2 * math.log(heads + 1)), floor)
 
 
-def rbf(x_HD: jax.Array, square_H: jax.Array | float = 0.0, h2: jax.Array | None = None) -> Rbf:
-    """The kernel of `shifted` particles, of a bandwidth that nothing is differentiated through.
+def of_distances(distance_HH: jax.Array, square_H: jax.Array | float = 0.0, h2: jax.Array | None = None) -> Rbf:
+    """The kernel of squared distances, of a bandwidth that nothing is differentiated through.
 
     Args:
       square_H: see `bandwidth`. h2: the bandwidth, where it is not to be the median's.
     """
-    distance_HH = squared_distances(x_HD)
     h2 = jax.lax.stop_gradient(bandwidth(distance_HH, square_H)) if h2 is None else h2
     return Rbf(jnp.exp(-distance_HH / (2 * h2)), distance_HH, h2)
 
 
+def rbf(x_HD: jax.Array, square_H: jax.Array | float = 0.0, h2: jax.Array | None = None) -> Rbf:
+    """The kernel of particles; otherwise as `of_distances`."""
+    return of_distances(squared_distances(x_HD), square_H, h2)
+
+
 def repulsion(x_HD: jax.Array, kernel: Rbf) -> jax.Array:
-    """R, (H, D), of `shifted` particles; its sum over them is 0."""
-    return (kernel.k_HH.sum(1, keepdims=True) * x_HD - mixed(kernel.k_HH, x_HD)) / kernel.h2
+    """R, (H, D); its sum over particles is 0."""
+    near_HD = precise(x_HD) - precise(x_HD[:1])  # moved together, so that nothing is lost where they are far from 0
+    return (kernel.k_HH.sum(1, keepdims=True) * near_HD - mixed(kernel.k_HH, near_HD)) / kernel.h2
+
+
+def size_of_repulsion(kernel: Rbf) -> jax.Array:
+    """‖R‖ from distances alone, as (x_i − x_j)ᵀ(x_i − x_l) = (‖x_i − x_j‖² + ‖x_i − x_l‖² − ‖x_j − x_l‖²) / 2."""
+    k_HH, distance_HH, h2 = kernel
+    total = (k_HH.sum(1) * (k_HH * distance_HH).sum(1)).sum() - ((k_HH @ distance_HH) * k_HH).sum() / 2
+    return jnp.sqrt(jnp.maximum(total, 0)) / h2
 
 
 def mixed(k_HH: jax.Array, x_HD: jax.Array) -> jax.Array:
-    """Σ_j k_ij x_j."""
-    return jnp.dot(k_HH, x_HD, precision="highest")
+    """Σ_j k_ij x_j. For as many particles as there are heads, term by term: XLA makes one loop of it and all around it."""
+    if len(k_HH) > FEW:
+        return jnp.dot(k_HH, x_HD, precision="highest")
+    return functools.reduce(jnp.add, (k_HH[:, j, None] * x_HD[j] for j in range(len(k_HH))))

@@ -39,21 +39,30 @@ def svgd(x_HD: jax.Array, g_HD: jax.Array, alpha, drive: Drive = "kernel") -> tu
       x_HD, g_HD: at least two particles, and their gradients. alpha: how strong they repel.
       drive: "kernel" mixes the gradients of all, as published; "gradient" leaves them as they are.
     """
-    near_HD = rbf.shifted(x_HD)
-    g_HD = g_HD.astype(near_HD.dtype)
-    square_H = jnp.square(x_HD.astype(near_HD.dtype)).sum(1)
-    kernel = rbf.rbf(near_HD, square_H)
-    repelled_HD = alpha * rbf.repulsion(near_HD, kernel)
+    square_H = squares(x_HD)
+    kernel = rbf.rbf(x_HD, square_H)
+    direction_HD, driven = descent(x_HD, g_HD, kernel, alpha, drive)
+    return direction_HD, numbers(kernel, square_H, alpha, driven)
+
+
+def squares(x_HD: jax.Array) -> jax.Array:
+    """‖x_i‖², (H,), of particles where they are."""
+    return jnp.square(rbf.precise(x_HD)).sum(1)
+
+
+def descent(x_HD: jax.Array, g_HD: jax.Array, kernel: rbf.Rbf, alpha, drive: Drive = "kernel") -> tuple[jax.Array, jax.Array]:
+    """(H, D), for stepsize 1, from particles and their kernel; and the squared norm of what drives."""
+    g_HD = g_HD.astype(kernel.k_HH.dtype)
     driven_HD = rbf.mixed(kernel.k_HH, g_HD) if drive == "kernel" else g_HD
-    return (driven_HD - repelled_HD) / len(x_HD), numbers(kernel, square_H, repelled_HD, driven_HD)
+    return (driven_HD - alpha * rbf.repulsion(x_HD, kernel)) / len(x_HD), jnp.square(driven_HD).sum()
 
 
-def numbers(kernel: rbf.Rbf, square_H: jax.Array, repelled_HD: jax.Array, driven_HD: jax.Array) -> Numbers:
-    """The numbers of a group; `square_H` are squared norms of the particles where they are."""
+def numbers(kernel: rbf.Rbf, square_H: jax.Array, alpha, driven: jax.Array) -> Numbers:
+    """The numbers of a group; of `squares` and of the squared norm of what drives."""
     apart = rbf.pairs(kernel.distance_HH)
     inner = (rbf.pairs(square_H[:, None] + square_H) - apart) / 2
     norms, tiny = jnp.sqrt(rbf.pairs(square_H[:, None] * square_H)), jnp.finfo(apart.dtype).tiny
-    repelled, driven = (jnp.sqrt(jnp.square(x_HD).sum()) for x_HD in (repelled_HD, driven_HD))
+    repelled, driven = alpha * rbf.size_of_repulsion(kernel), jnp.sqrt(driven)
     return Numbers(
         distance=jnp.sqrt(apart).mean(),
         bandwidth=jnp.sqrt(kernel.h2),
@@ -66,15 +75,18 @@ def median_of_absolute(g_HD: jax.Array) -> jax.Array:
     """The median of |g|, the lower of two, to eight bits of its mantissa: nothing is sorted, and a scale of noise needs no more.
 
     Absolute values of float32 are in the order of their bits, read as integers; the highest 16 of the median's are found one by
-    one, each by counting how many numbers lie below.
+    one, each by counting how many numbers lie below. Columns are counted in 16 bits, too, which is several times as fast.
     """
-    bits = jax.lax.bitcast_convert_type(jnp.abs(g_HD.astype(jnp.float32)), jnp.int32) >> 15
-    half = (g_HD.size + 1) // 2
+    bits = jax.lax.bitcast_convert_type(jnp.abs(g_HD.astype(jnp.float32)), jnp.uint32) >> 15
+    half, columns = (g_HD.size + 1) // 2, max(256, -(-g_HD.size // 2**14))
+    most = jnp.uint16(2**16 - 1)  # of no number: it fills the last row up
+    bits_NC = jnp.pad(bits.astype(jnp.uint16).ravel(), (0, -g_HD.size % columns), constant_values=most).reshape(-1, columns)
 
     def bit(n, found):
-        tried = found | (1 << (15 - n))
-        return jnp.where((bits < tried).sum() < half, tried, found)
+        tried = found | (jnp.uint16(2**15) >> n.astype(jnp.uint16))
+        below = (bits_NC < tried).astype(jnp.int16).sum(0, dtype=jnp.int16)
+        return jnp.where(below.sum(dtype=jnp.int32) < half, tried, found)
 
-    zero = bits[0, 0] & 0  # which varies over devices, inside `jax.shard_map`, where the numbers do
-    found = jax.lax.fori_loop(0, 16, bit, zero)
+    zero = bits_NC[0, 0] & 0  # which varies over devices, inside `jax.shard_map`, where the numbers do
+    found = jax.lax.fori_loop(0, 16, bit, zero).astype(jnp.uint32)
     return jax.lax.bitcast_convert_type((found << 15) | (1 << 14), jnp.float32)

@@ -36,25 +36,25 @@ def contender(method: str, quick: bool) -> Contender:
 
 def updates(quick: bool) -> Table:
     layers, width, heads = (2, 64, 8) if quick else (18, 512, 8)
-    draw = lambda seed: jax.random.normal(jax.random.key(seed), (3 * layers, width, heads, width // heads)) / width**0.5
-    params, grads = draw(0), draw(1)
-    tree = lambda kernels: {f"layer_{i}": {"query": {"kernel": kernel}} for i, kernel in enumerate(kernels)}
+    params, grads = (
+        {f"layer_{i}": {"query": {"kernel": kernel}} for i, kernel in enumerate(drawn)}
+        for drawn in jax.random.normal(jax.random.key(0), (2, 3 * layers, width, heads, width // heads)) / width**0.5
+    )
     transformation = repulsive_heads(alpha=1.0)
-    state = transformation.init(tree(params))
+    state = transformation.init(params)
 
     def ours(params, grads):
-        found = transformation.update(tree(grads), state, tree(params))[0]
-        return jnp.stack([found[f"layer_{i}"]["query"]["kernel"] for i in range(len(params))])
+        return transformation.update(grads, state, params)[0]
 
     contenders = [compiled("repulsive_heads", ours, params, grads)]
     if importlib.util.find_spec("blackjax"):
-        contenders.append(compiled("BlackJAX", blackjax, params, grads))
+        contenders.append(compiled("BlackJAX", lambda *trees: jax.tree.map(blackjax(), *trees), params, grads))
     same = functools.partial(assert_same, tolerance=1e-4)
     return Table(f"the update of {3 * layers} groups", alternate(contenders, rounds=3 if quick else 15, same=same))
 
 
-def blackjax(params: jax.Array, grads: jax.Array) -> jax.Array:
-    """Descent directions (groups, D, H, K) by BlackJAX's SVGD."""
+def blackjax():
+    """A function from a projection (D, H, K) and its gradients to its descent directions, by BlackJAX's SVGD."""
     import optax
     from blackjax.vi import svgd
 
@@ -64,10 +64,10 @@ def blackjax(params: jax.Array, grads: jax.Array) -> jax.Array:
     def one(x_DHK, g_DHK):
         flat = lambda kernel_DHK: kernel_DHK.swapaxes(0, 1).reshape(kernel_DHK.shape[1], -1)
         particles = {"x": flat(x_DHK), "g": flat(g_DHK)}
-        h2 = rbf.bandwidth(rbf.squared_distances(rbf.shifted(particles["x"])))
+        h2 = rbf.bandwidth(rbf.squared_distances(particles["x"]))
         near = lambda a, b, length_scale: svgd.rbf_kernel({"x": a["x"]}, {"x": b["x"]}, length_scale)
         state = svgd.init(particles, {"length_scale": 2 * h2}, optimizer)
         moved = kernel(state, lambda own: {"x": -own["g"], "g": jnp.zeros_like(own["g"])}, near).particles["x"]
         return (particles["x"] - moved).reshape(x_DHK.shape[1], x_DHK.shape[0], -1).swapaxes(0, 1)
 
-    return jnp.stack([one(x, g) for x, g in zip(params, grads, strict=True)])
+    return one

@@ -47,12 +47,14 @@ def test_joint_particles_are_whole_heads():
         np.testing.assert_allclose(whole(found), slow.svgd(whole(params), whole(grads), 0.7), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"joint": True}, {"method": "spos"}, {"select": "(value|out)/kernel"}])
-@pytest.mark.parametrize("heads", [2, 3])
-def test_batched_is_looped(options, heads):
-    params, grads = tree(0, heads), tree(1, heads)
-    one, two = (updated(repulsive_heads(alpha=0.7, batched=batched, **options), grads, params) for batched in (False, True))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, two)
+@pytest.mark.parametrize("options", [{}, {"joint": True}, {"drive": "gradient"}, {"select": "(value|out)/kernel"}])
+def test_groups_do_not_see_each_other(options):
+    """Of two and of three heads, whose small matrices are made together with those of their own size."""
+    params, grads = ({"two": tree(seed, 2), "three": tree(seed, 3)} for seed in (0, 1))
+    together = updated(repulsive_heads(alpha=0.7, **options), grads, params)[0]
+    for name in params:
+        alone = updated(repulsive_heads(alpha=0.7, **options), grads[name], params[name])[0]
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), alone, together[name])
 
 
 def test_stacked_layers_are_layers():
