@@ -57,7 +57,7 @@ def alike(params, layers: dict) -> dict[str, Alike]:
         if trace["q_BQHK"].shape[2] < 2:
             continue
         matrices = {
-            path.split("/")[-2]: similarity.cosines(group.particles(leaves)[0])
+            path.split("/")[-2]: similarity.cosines(jnp.moveaxis(group.views(leaves)[0][0], 1, 0).reshape(group.heads, -1))
             for path, group in kernels.items()
             if "_".join(path.split("/")[:-2]) in (name, f"{name}_self_attention")
         }

@@ -16,10 +16,9 @@ def energy(params, alpha, *, select: str = groups.PROJECTIONS, joint: bool = Fal
     """E, summed over groups. Arguments and errors are those of `particles.heads.repulsive_heads`."""
     leaves, total = groups.by_path(params), 0.0
     for group in groups.find(params, select, joint):
-        total += jax.vmap(_of_group)(group.particles(leaves)).sum() / group.heads
+        summed = lambda function, own: sum(map(jax.vmap(function), own))
+        views = group.views(leaves)
+        distance_LHH, square_LH = summed(rbf.squared_distances, views), jax.lax.stop_gradient(summed(rbf.squares, views))
+        of_layer = lambda distance_HH, square_H: rbf.pairs(rbf.of_distances(distance_HH, square_H).k_HH).sum()
+        total += jax.vmap(of_layer)(distance_LHH, square_LH).sum() / group.heads
     return alpha * jnp.asarray(total)
-
-
-def _of_group(x_HD: jax.Array) -> jax.Array:
-    square_H = jax.lax.stop_gradient(jnp.square(rbf.precise(x_HD)).sum(1))
-    return rbf.pairs(rbf.rbf(x_HD, square_H).k_HH).sum()

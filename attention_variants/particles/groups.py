@@ -1,4 +1,4 @@
-"""Which leaves of a tree of parameters hold particles, and these as arrays (layers, heads, numbers of a head), and back.
+"""Which leaves of a tree of parameters hold particles, and where in them heads lie.
 
 A leaf is found by its path, "encoder_0/self_attention/query/kernel" say, by a regular expression that ends with it. Kernels of
 queries, keys and values are (…, D, H, K), and of an output projection `out` (…, H, K, D), as flax.linen has them; what stands for …
@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from attention_variants.errors import InputError
 
@@ -25,6 +24,16 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...]
     axis: int
 
+    @property
+    def heads(self) -> int:
+        """H, how many particles."""
+        return self.shape[self.axis]
+
+    @property
+    def view(self) -> tuple[int, int, int, int]:
+        """(L, A, H, D): the same numbers in the same order; L layers that nn.scan has stacked, and A × D numbers of a particle."""
+        return math.prod(self.shape[:-3]), math.prod(self.shape[-3 : self.axis]), self.heads, math.prod(self.shape[self.axis :][1:])
+
 
 class Group(NamedTuple):
     """The leaves whose heads, put together, are one set of particles; one leaf, unless groups are joint."""
@@ -35,35 +44,15 @@ class Group(NamedTuple):
     @property
     def heads(self) -> int:
         """H, how many particles."""
-        return self.leaves[0].shape[self.leaves[0].axis]
+        return self.leaves[0].heads
 
-    @property
-    def layers(self) -> int:
-        """L, how many sets of particles that nn.scan has stacked; 1 where it has not."""
-        return math.prod(self.leaves[0].shape[:-3])
+    def views(self, leaves: dict[str, jax.Array]) -> list[jax.Array]:
+        """Of leaves by path those of the group, each (L, A, H, D): nothing moves in memory."""
+        return [leaves[leaf.path].reshape(leaf.view) for leaf in self.leaves]
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(L, H, D), D being all numbers of a particle."""
-        return self.layers, self.heads, sum(math.prod(leaf.shape) for leaf in self.leaves) // (self.layers * self.heads)
-
-    def particles(self, leaves: dict[str, jax.Array]) -> jax.Array:
-        """(L, H, D) from leaves by path."""
-        return jnp.concatenate(
-            [jnp.moveaxis(leaves[leaf.path], leaf.axis, -3).reshape(*self.shape[:2], -1) for leaf in self.leaves], axis=-1
-        )
-
-    def arrays(self, x_LHD: jax.Array) -> dict[str, jax.Array]:
-        """The leaves, by path, that `particles` makes these of."""
-        found, start = {}, 0
-        for leaf in self.leaves:
-            shape = list(leaf.shape)
-            heads = shape.pop(leaf.axis)
-            shape.insert(len(leaf.shape) - 3, heads)
-            size = math.prod(shape[-2:])
-            found[leaf.path] = jnp.moveaxis(x_LHD[..., start : start + size].reshape(shape), -3, leaf.axis)
-            start += size
-        return found
+    def arrays(self, views: Iterable[jax.Array]) -> dict[str, jax.Array]:
+        """The leaves, by path, that these are views of."""
+        return {leaf.path: view.reshape(leaf.shape) for leaf, view in zip(self.leaves, views, strict=True)}
 
 
 def by_path(tree) -> dict[str, jax.Array]:
@@ -110,7 +99,7 @@ def find(params, select: str = PROJECTIONS, joint: bool = False) -> list[Group]:
         together.setdefault(leaf.path.rpartition("/")[0].rpartition("/")[0] if joint else leaf.path, []).append(leaf)
     found = [Group(name, tuple(of)) for name, of in together.items()]
     for group in found:
-        if len({(leaf.shape[leaf.axis], leaf.shape[:-3]) for leaf in group.leaves}) > 1:
+        if len({(leaf.heads, leaf.shape[:-3]) for leaf in group.leaves}) > 1:
             shapes = ", ".join(f"{leaf.path} {leaf.shape}" for leaf in group.leaves)
             raise InputError(f"{group.name} has leaves of several numbers of heads ({shapes}); expected joint=False")
     return [group for group in found if group.heads > 1]

@@ -94,21 +94,23 @@ def repulsive_heads(
         found = groups_lib.find(params, select, joint)
         if not found:  # one head each
             return grads, state._replace(step=state.step + 1)
-        x, g = groups_lib.by_path(params), groups_lib.by_path(grads)
-        g_LHDs = [group.particles(g) for group in found]
-        directions, seen = _svgd([group.particles(x) for group in found], g_LHDs, strength, drive)
+        x, g = ([group.views(leaves) for group in found] for leaves in map(groups_lib.by_path, (params, grads)))
+        directions, seen = _svgd(x, g, strength, drive)
         if rescale:
-            directions = [direction * group.heads for direction, group in zip(directions, found, strict=True)]
+            directions = [[direction * group.heads for direction in own] for group, own in zip(found, directions, strict=True)]
         if method == "spos":
-            directions = [direction + heat * g.astype(direction.dtype) for direction, g in zip(directions, g_LHDs, strict=True)]
+            directions = jax.tree.map(lambda direction, own: direction + heat * own.astype(direction.dtype), directions, g)
         if method == "spos" and noise:
-            medians = _together(jax.vmap(median_of_absolute), [(g_LHD,) for g_LHD in g_LHDs])
-            draws = zip(medians, _normal(state, found, directions[0].dtype), strict=True)
             size = jnp.sqrt(2 * heat / stepsize)
-            directions = [d_LHD - size * c_L[:, None, None] * xi for d_LHD, (c_L, xi) in zip(directions, draws, strict=True)]
+            c = _together(jax.vmap(median_of_absolute), [(_joined(own),) for own in g])
+            xi = _normal(state, found, directions[0][0].dtype)
+            directions = [
+                [direction - size * c_L[:, None, None, None] * of for direction, of in zip(own, draws, strict=True)]
+                for own, draws, c_L in zip(directions, xi, c, strict=True)
+            ]
         pieces = {}
-        for group, direction in zip(found, directions, strict=True):
-            pieces |= group.arrays(stepsize * direction)
+        for group, own in zip(found, directions, strict=True):
+            pieces |= group.arrays(stepsize * direction for direction in own)
         replaced = groups_lib.replaced(grads, pieces)
         means = jax.tree.map(lambda *of: jnp.concatenate(of).mean().astype(jnp.float32), *seen)
         return replaced, RepulsionState(state.step + 1, state.key, means)
@@ -142,9 +144,8 @@ def head_noise(
         if not found:
             return updates, state._replace(step=state.step + 1)
         leaves, noisy = groups_lib.by_path(updates), {}
-        for group, xi_LHD in zip(found, _normal(state, found, jnp.float32), strict=True):
-            noise = group.arrays(jnp.sqrt(2 * heat * rate) * xi_LHD)
-            noisy |= {path: leaves[path] + noise[path] for path in noise}
+        for group, xi in zip(found, _normal(state, found, jnp.float32), strict=True):
+            noisy |= {path: leaves[path] + jnp.sqrt(2 * heat * rate) * of for path, of in group.arrays(xi).items()}
         return groups_lib.replaced(updates, noisy), state._replace(step=state.step + 1)
 
     return optax.GradientTransformation(init, update)
@@ -159,18 +160,24 @@ def refuse_below_zero(**numbers: Scalar) -> None:
             raise InputError(f"{name} is {value}; expected a number {'above' if name == 'stepsize' else 'from'} 0")
 
 
-def _svgd(x_LHDs: list[jax.Array], g_LHDs: list[jax.Array], alpha, drive: Drive) -> tuple[list[jax.Array], list[Numbers]]:
-    """`particles.svgd.svgd` of each group. What is of size H × H is made for all of them together, as it is small and in many
-    steps; what is of their own size for each alone, in loops from and to where parameters lie."""
-    squares = [jax.vmap(svgd.squares)(x_LHD) for x_LHD in x_LHDs]
-    distances = [jax.vmap(rbf.squared_distances)(x_LHD) for x_LHD in x_LHDs]
-    kernels = _together(jax.vmap(rbf.of_distances), list(zip(distances, squares, strict=True)))
+def _svgd(x: list[list[jax.Array]], g: list[list[jax.Array]], alpha, drive: Drive) -> tuple[list[list[jax.Array]], list[Numbers]]:
+    """`particles.svgd.svgd` of each group, a list of views. What is of size H × H is made for all groups together, as it is small
+    and in many steps; what is of their own size for each view alone, in loops over it as it lies in memory."""
+    summed = lambda function, own: sum(map(jax.vmap(function), own))
+    measured = [(summed(rbf.squared_distances, own), summed(rbf.squares, own)) for own in x]
+    kernels = _together(jax.vmap(rbf.of_distances), measured)
     descent = jax.vmap(functools.partial(svgd.descent, alpha=alpha, drive=drive))
-    directions, driven = zip(*map(descent, x_LHDs, g_LHDs, kernels), strict=True)
+    moved = [[descent(*of, kernel) for of in zip(*own, strict=True)] for *own, kernel in zip(x, g, kernels, strict=True)]
+    seen = [
+        (kernel, square, sum(size for _, size in own)) for kernel, (_, square), own in zip(kernels, measured, moved, strict=True)
+    ]
     numbers = jax.vmap(functools.partial(svgd.numbers, alpha=alpha))
-    return list(directions), _together(
-        lambda *of: numbers(of[0], of[1], driven=of[2]), list(zip(kernels, squares, driven, strict=True))
-    )
+    return [[direction for direction, _ in own] for own in moved], _together(numbers, seen)
+
+
+def _joined(views: list[jax.Array]) -> jax.Array:
+    """(L, all numbers of a group)."""
+    return jnp.concatenate([view.reshape(len(view), -1) for view in views], 1)
 
 
 def _together(function, inputs: list[tuple]) -> list:
@@ -196,9 +203,9 @@ def _words(key: jax.Array | int) -> jax.Array:
     return key if key.ndim else jax.random.key_data(jax.random.key(key))
 
 
-def _normal(state, found: list[Group], dtype) -> list[jax.Array]:
-    """ξ of every group, from one draw: for arrays that are large enough, XLA uses all cores."""
+def _normal(state, found: list[Group], dtype) -> list[list[jax.Array]]:
+    """ξ for every view of every group, from one draw: for arrays that are large enough, XLA uses all cores."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=IMPLEMENTATION[state.key.size]), state.step)
-    *ends, size = itertools.accumulate(math.prod(group.shape) for group in found)
-    pieces = jnp.split(jax.random.normal(key, (size,), dtype), ends)
-    return [piece.reshape(group.shape) for piece, group in zip(pieces, found, strict=True)]
+    *ends, size = itertools.accumulate(math.prod(leaf.shape) for group in found for leaf in group.leaves)
+    pieces = iter(jnp.split(jax.random.normal(key, (size,), dtype), ends))
+    return [[next(pieces).reshape(leaf.view) for leaf in group.leaves] for group in found]

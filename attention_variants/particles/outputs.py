@@ -61,14 +61,13 @@ def _forward(out_BQHV, alpha, on, drive, rescale):
 
 def _backward(drive, rescale, kept, g_BQHV):
     out_BQHV, alpha, on = kept
-    batch, queries, heads, size = out_BQHV.shape
+    heads = out_BQHV.shape[2]
     if heads < 2:
         return g_BQHV, None, None
     read_BQ11 = (g_BQHV != 0).any((2, 3), keepdims=True)
-    particles = lambda x_BQHV: jnp.moveaxis(jnp.where(read_BQ11, x_BQHV, 0), 2, 0).reshape(heads, -1)
-    found_HD, _ = svgd_lib.svgd(particles(out_BQHV), particles(g_BQHV), alpha * read_BQ11.sum(), drive)
-    found_BQHV = jnp.moveaxis(found_HD.reshape(heads, batch, queries, size), 0, 2) * (heads if rescale else 1)
-    return jnp.where(on, found_BQHV.astype(g_BQHV.dtype), g_BQHV), None, None
+    read = jnp.where(read_BQ11, out_BQHV, 0)
+    found_BQHV, _ = svgd_lib.svgd(read, g_BQHV, alpha * read_BQ11.sum(), drive)
+    return jnp.where(on, (found_BQHV * (heads if rescale else 1)).astype(g_BQHV.dtype), g_BQHV), None, None
 
 
 repel.defvjp(_forward, _backward)

@@ -6,6 +6,8 @@
 Liu and Wang 2016, "Stein variational gradient descent", with the bandwidth of their code. The median is of the pairs i < j, which
 two particles have, too. Nothing is of size particles × particles × parameters. Distances are sums of squared differences all the
 same, as inner products lose those of particles that are near each other and far from a third; repulsion is made of products.
+
+Arrays x are (…, H, D): particle i is x[…, i, :] with all that … stands for, so that kernels (D, H, K) of attention need not move.
 """
 
 import functools
@@ -27,15 +29,20 @@ class Rbf(NamedTuple):
     h2: jax.Array
 
 
-def precise(x_HD: jax.Array) -> jax.Array:
+def precise(x: jax.Array) -> jax.Array:
     """In float32 at least."""
-    return x_HD.astype(jnp.promote_types(x_HD.dtype, jnp.float32))
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def squared_distances(x_HD: jax.Array) -> jax.Array:
+def squares(x: jax.Array) -> jax.Array:
+    """‖x_i‖², (H,)."""
+    return jnp.square(precise(x)).sum((*range(x.ndim - 2), -1))
+
+
+def squared_distances(x: jax.Array) -> jax.Array:
     """‖x_i − x_j‖², (H, H), in one loop that keeps no difference."""
-    x_HD = precise(x_HD)
-    return jnp.square(x_HD[:, None] - x_HD).sum(-1)
+    x = precise(x)
+    return jnp.square(x[..., :, None, :] - x[..., None, :, :]).sum((*range(x.ndim - 2), -1))
 
 
 def pairs(matrix_HH: jax.Array) -> jax.Array:
@@ -60,15 +67,15 @@ def of_distances(distance_HH: jax.Array, square_H: jax.Array | float = 0.0, h2: 
     return Rbf(jnp.exp(-distance_HH / (2 * h2)), distance_HH, h2)
 
 
-def rbf(x_HD: jax.Array, square_H: jax.Array | float = 0.0, h2: jax.Array | None = None) -> Rbf:
+def rbf(x: jax.Array, square_H: jax.Array | float = 0.0, h2: jax.Array | None = None) -> Rbf:
     """The kernel of particles; otherwise as `of_distances`."""
-    return of_distances(squared_distances(x_HD), square_H, h2)
+    return of_distances(squared_distances(x), square_H, h2)
 
 
-def repulsion(x_HD: jax.Array, kernel: Rbf) -> jax.Array:
-    """R, (H, D); its sum over particles is 0."""
-    near_HD = precise(x_HD) - precise(x_HD[:1])  # moved together, so that nothing is lost where they are far from 0
-    return (kernel.k_HH.sum(1, keepdims=True) * near_HD - mixed(kernel.k_HH, near_HD)) / kernel.h2
+def repulsion(x: jax.Array, kernel: Rbf) -> jax.Array:
+    """R, of x's shape; its sum over particles is 0."""
+    near = precise(x) - precise(x[..., :1, :])  # moved together, so that nothing is lost where they are far from 0
+    return (kernel.k_HH.sum(1)[:, None] * near - mixed(kernel.k_HH, near)) / kernel.h2
 
 
 def size_of_repulsion(kernel: Rbf) -> jax.Array:
@@ -78,8 +85,8 @@ def size_of_repulsion(kernel: Rbf) -> jax.Array:
     return jnp.sqrt(jnp.maximum(total, 0)) / h2
 
 
-def mixed(k_HH: jax.Array, x_HD: jax.Array) -> jax.Array:
+def mixed(k_HH: jax.Array, x: jax.Array) -> jax.Array:
     """Σ_j k_ij x_j. For as many particles as there are heads, term by term: XLA makes one loop of it and all around it."""
     if len(k_HH) > FEW:
-        return jnp.dot(k_HH, x_HD, precision="highest")
-    return functools.reduce(jnp.add, (k_HH[:, j, None] * x_HD[j] for j in range(len(k_HH))))
+        return jnp.einsum("ij,...jd->...id", k_HH, x, precision="highest")
+    return functools.reduce(jnp.add, (k_HH[:, j, None] * x[..., j, None, :] for j in range(len(k_HH))))

@@ -32,33 +32,28 @@ class Numbers(NamedTuple):
     repulsion: Any
 
 
-def svgd(x_HD: jax.Array, g_HD: jax.Array, alpha, drive: Drive = "kernel") -> tuple[jax.Array, Numbers]:
-    """(H, D) in float32 at least, for stepsize 1; and what there was to see.
+def svgd(x: jax.Array, g: jax.Array, alpha, drive: Drive = "kernel") -> tuple[jax.Array, Numbers]:
+    """What to descend along, in float32 at least, for stepsize 1; and what there was to see.
 
     Args:
-      x_HD, g_HD: at least two particles, and their gradients. alpha: how strong they repel.
+      x, g: (…, H, D), at least two particles, as `particles.rbf` has them, and their gradients. alpha: how strong they repel.
       drive: "kernel" mixes the gradients of all, as published; "gradient" leaves them as they are.
     """
-    square_H = squares(x_HD)
-    kernel = rbf.rbf(x_HD, square_H)
-    direction_HD, driven = descent(x_HD, g_HD, kernel, alpha, drive)
-    return direction_HD, numbers(kernel, square_H, alpha, driven)
+    square_H = rbf.squares(x)
+    kernel = rbf.rbf(x, square_H)
+    direction, driven = descent(x, g, kernel, alpha, drive)
+    return direction, numbers(kernel, square_H, driven, alpha)
 
 
-def squares(x_HD: jax.Array) -> jax.Array:
-    """‖x_i‖², (H,), of particles where they are."""
-    return jnp.square(rbf.precise(x_HD)).sum(1)
+def descent(x: jax.Array, g: jax.Array, kernel: rbf.Rbf, alpha, drive: Drive = "kernel") -> tuple[jax.Array, jax.Array]:
+    """`svgd`'s direction, where the kernel is known; and the squared norm of what drives."""
+    g = g.astype(kernel.k_HH.dtype)
+    driven = rbf.mixed(kernel.k_HH, g) if drive == "kernel" else g
+    return (driven - alpha * rbf.repulsion(x, kernel)) / len(kernel.k_HH), jnp.square(driven).sum()
 
 
-def descent(x_HD: jax.Array, g_HD: jax.Array, kernel: rbf.Rbf, alpha, drive: Drive = "kernel") -> tuple[jax.Array, jax.Array]:
-    """(H, D), for stepsize 1, from particles and their kernel; and the squared norm of what drives."""
-    g_HD = g_HD.astype(kernel.k_HH.dtype)
-    driven_HD = rbf.mixed(kernel.k_HH, g_HD) if drive == "kernel" else g_HD
-    return (driven_HD - alpha * rbf.repulsion(x_HD, kernel)) / len(x_HD), jnp.square(driven_HD).sum()
-
-
-def numbers(kernel: rbf.Rbf, square_H: jax.Array, alpha, driven: jax.Array) -> Numbers:
-    """The numbers of a group; of `squares` and of the squared norm of what drives."""
+def numbers(kernel: rbf.Rbf, square_H: jax.Array, driven: jax.Array, alpha) -> Numbers:
+    """The numbers of a group, from its kernel, the squared norms of its particles and that of what drives."""
     apart = rbf.pairs(kernel.distance_HH)
     inner = (rbf.pairs(square_H[:, None] + square_H) - apart) / 2
     norms, tiny = jnp.sqrt(rbf.pairs(square_H[:, None] * square_H)), jnp.finfo(apart.dtype).tiny
@@ -71,16 +66,16 @@ def numbers(kernel: rbf.Rbf, square_H: jax.Array, alpha, driven: jax.Array) -> N
     )
 
 
-def median_of_absolute(g_HD: jax.Array) -> jax.Array:
+def median_of_absolute(g: jax.Array) -> jax.Array:
     """The median of |g|, the lower of two, to eight bits of its mantissa: nothing is sorted, and a scale of noise needs no more.
 
     Absolute values of float32 are in the order of their bits, read as integers; the highest 16 of the median's are found one by
     one, each by counting how many numbers lie below. Columns are counted in 16 bits, too, which is several times as fast.
     """
-    bits = jax.lax.bitcast_convert_type(jnp.abs(g_HD.astype(jnp.float32)), jnp.uint32) >> 15
-    half, columns = (g_HD.size + 1) // 2, max(256, -(-g_HD.size // 2**14))
+    bits = jax.lax.bitcast_convert_type(jnp.abs(g.astype(jnp.float32)), jnp.uint32) >> 15
+    half, columns = (g.size + 1) // 2, max(256, -(-g.size // 2**14))
     most = jnp.uint16(2**16 - 1)  # of no number: it fills the last row up
-    bits_NC = jnp.pad(bits.astype(jnp.uint16).ravel(), (0, -g_HD.size % columns), constant_values=most).reshape(-1, columns)
+    bits_NC = jnp.pad(bits.astype(jnp.uint16).ravel(), (0, -g.size % columns), constant_values=most).reshape(-1, columns)
 
     def bit(n, found):
         tried = found | (jnp.uint16(2**15) >> n.astype(jnp.uint16))

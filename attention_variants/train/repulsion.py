@@ -120,9 +120,9 @@ def begin(settings: Particles, params, key: jax.Array):
         return params
     leaves, found = groups.by_path(params), {}
     for n, group in enumerate(groups.find(params, **_selected(settings))):
-        x_LHD = group.particles(leaves)
-        noise = COLLAPSED * jax.random.normal(jax.random.fold_in(key, n), x_LHD.shape, x_LHD.dtype)
-        found |= group.arrays(x_LHD[:, :1] + noise)
+        keys = jax.random.split(jax.random.fold_in(key, n), len(group.leaves))
+        noise = lambda own, x: COLLAPSED * jax.random.normal(own, x.shape, x.dtype)
+        found |= group.arrays(x[:, :, :1] + noise(own, x) for own, x in zip(keys, group.views(leaves), strict=True))
     return groups.replaced(params, found)
 
 

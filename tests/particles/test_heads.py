@@ -114,8 +114,8 @@ def test_drift_and_noise_are_those_of_the_formula(rescale):
     state = transformation.init(params)
     found = by_path(transformation.update(grads, state, params)[0])
     groups = find(params)
-    for group, xi_LHD in zip(groups, heads._normal(state, groups, jnp.float32), strict=True):
-        g, xi = particles(by_path(grads)[group.name]), np.asarray(xi_LHD[0], np.float64)
+    for group, (xi,) in zip(groups, heads._normal(state, groups, jnp.float32), strict=True):
+        g, xi = particles(by_path(grads)[group.name]), particles(xi[0])
         c = np.sort(abs(g).ravel())[(g.size - 1) // 2]
         expected = slow.spos(particles(by_path(params)[group.name]), g, xi, 0.7, 0.3, 0.6, c)
         if rescale:
