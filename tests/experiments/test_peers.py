@@ -7,6 +7,8 @@ import pytest
 
 from attention_variants import tasks
 from attention_variants.train import settings as settings_lib
+from experiments import ablation as ablations
+from experiments import rows
 from experiments.peers import gaussian_process
 
 
@@ -42,3 +44,25 @@ def test_its_error_is_in_the_units_of_the_target_and_of_the_test_rows(tmp_path):
     assert ten["validation"]["rmse"] == pytest.approx(10 * one["validation"]["rmse"], rel=0.05, abs=1e-3)
     assert off["validation"]["rmse"] == one["validation"]["rmse"]
     assert off["test"]["rmse"] == pytest.approx(3 / np.sqrt(len(rows)), rel=0.05)
+
+
+def test_peers_are_asked_once_and_for_seeds_that_are_on_file_too(tmp_path):
+    asked = []
+
+    def ask(settings):
+        asked.append(settings.run.seed)
+        return {"test": {"rmse": 10.0 + settings.run.seed}}
+
+    ablation = ablations.Ablation("configs/regression.py", [{}, {"hypers.learning_rate": 0.1}], "test.rmse", peers={"theirs": ask})
+    plan = ablations.plan(ablation, tmp_path, seeds=3)
+    row = lambda run: {"cell": run.cell, "seed": run.seed, "config": ablations.fingerprint(run.settings()), "lanes": 1}
+    held = [row(run) for run in plan if not run.cell][:2]
+    for beside in ([], [], rows.of_peers(ablation, plan, tmp_path, held)):  # at last on file themselves, in another folder
+        folder = tmp_path / "other" if beside else tmp_path
+        folder.mkdir(exist_ok=True)
+        found = rows.of_peers(ablation, plan, folder, held + beside)
+        assert [(one["cell"], one["seed"], one["metrics"]["test"]["rmse"]) for one in found] == [
+            ({"peer": "theirs"}, 0, 10.0),
+            ({"peer": "theirs"}, 1, 11.0),
+        ]
+    assert asked == [0, 1]
