@@ -127,6 +127,16 @@ def test_what_is_seen_is_what_it_says():
     assert seen.repulsion == pytest.approx(repelled / (repelled + np.linalg.norm(driven)))
 
 
+def test_particles_may_lie_in_any_axes():
+    """(…, H, D) is (H, all the rest), in what is done and in what is seen."""
+    with jax.enable_x64(True):
+        x, g = (jnp.asarray(of) for of in draw(4, 2 * 3 * 7))
+        move = lambda of: jnp.moveaxis(of.reshape(4, 2, 3, 7), 0, 2)
+        (flat, of_flat), (found, seen) = svgd(x, g, 0.7), svgd(move(x), move(g), 0.7)
+        np.testing.assert_allclose(found, move(flat), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(seen, of_flat, rtol=1e-12)
+
+
 def test_without_a_gradient_repulsion_is_all_there_is():
     x, _ = draw(4, 64)
     assert svgd(jnp.asarray(x), jnp.zeros((4, 64)), 30.0)[1].repulsion == 1
