@@ -11,11 +11,12 @@ from collections.abc import Iterable
 
 from attention_variants.errors import InputError
 from attention_variants.train import runs
-from attention_variants.train.workdir import open_for_reading, write_json, write_whole
+from attention_variants.train.workdir import environment, open_for_reading, write_json, write_whole
 from experiments.ablation import ROOT, Ablation, Run, fingerprint
 
 RESULTS = ROOT / "experiments" / "results"
 KEPT = ("parameters", "steps", "best_step", "step_seconds", "peak_memory", "tokens_per_second", "seconds", "lanes")
+MACHINE = ("python", "packages", "devices", "commit")  # of an environment
 
 
 def of(run: Run) -> dict | None:
@@ -27,7 +28,7 @@ def of(run: Run) -> dict | None:
     # As anybody would run it: no folder of this machine.
     places = {f"{run.workdir.parents[1]}/": f"runs/{run.workdir.parents[1].name}/", f"{ROOT}/": ""}
     command = [functools.reduce(lambda word, place: word.replace(*place), places.items(), word) for word in run.command()[2:]]
-    environments = [{name: start[name] for name in ("python", "packages", "devices", "commit")} for start in starts]
+    environments = [{name: start[name] for name in MACHINE} for start in starts]
     return {
         "cell": run.cell,
         "seed": run.seed,
@@ -56,18 +57,21 @@ def looks(run: Run) -> dict[str, dict[str, float]]:
 def of_peers(ablation: Ablation, plan: list[Run], workdir: pathlib.Path, held: list[dict]) -> list[dict]:
     """Rows of the peers for each seed that the baseline is finished with, or on file; what was asked is kept in `peers.jsonl`."""
     file, rows = workdir / "peers.jsonl", []
-    kept = read(file) + [row for row in held if "peer" in row["cell"]]
+    kept = read(file)
     for run in plan if ablation.peers else ():
         if run.cell != ablation.cells[0] or not (own := of(run) or holding(held, run)):
             continue
         for name, ask in ablation.peers.items():
             cell = {"peer": name}
-            row = next((row for row in kept if (row["cell"], row["seed"], row["config"]) == (cell, run.seed, own["config"])), None)
+            known = (row for row in kept + held if (row["cell"], row["seed"], row["config"]) == (cell, run.seed, own["config"]))
+            row = next(known, None)
             if row is None:
                 begun = time.monotonic()
                 metrics = ask(run.settings())
                 unknown = dict.fromkeys(KEPT, math.nan) | {"seconds": time.monotonic() - begun, "lanes": own["lanes"]}
-                row = own | unknown | {"cell": cell, "metrics": metrics}
+                here = environment()
+                machine = {"environments": [{name: here[name] for name in MACHINE}]}
+                row = own | unknown | machine | {"cell": cell, "metrics": metrics}
                 kept.append(row)
                 write(file, kept)
             rows.append(row)
@@ -109,7 +113,9 @@ def record(name: str, plan: list[Run], beside: Iterable[dict] = ()) -> int:
     cells = [run.cell for run in plan]
     rows += [row for row in old if row["cell"] in cells and (row["cell"], row["seed"]) not in planned]
     rows.sort(key=lambda row: (cells.index(row["cell"]), row["seed"]))
-    rows += beside
+    beside = list(beside)
+    asked = [(row["cell"], row["seed"]) for row in beside]
+    rows += beside + [row for row in old if "peer" in row["cell"] and (row["cell"], row["seed"]) not in asked]
     RESULTS.mkdir(exist_ok=True)
     write(path(name), rows)
     return len(rows)

@@ -84,7 +84,7 @@ def find(params, select: str = PROJECTIONS, joint: bool = False) -> list[Group]:
     for path, array in leaves.items():
         if not pattern.fullmatch(path):
             continue
-        if len(array.shape) < 3:
+        if len(array.shape) < 3 or path.endswith("bias"):  # which nn.scan may have given a third axis
             kernels = [f"{name} {tuple(other.shape)}" for name, other in leaves.items() if len(other.shape) >= 3]
             raise InputError(
                 f"{path} is selected and has shape {tuple(array.shape)}, without an axis of heads; "

@@ -74,8 +74,8 @@ def repulsive_heads(
       A transformation whose `update` needs params; what it saw is in its state's `numbers`.
 
     Raises:
-      InputError: an unknown method or drive, a number below 0, infinite or none; from `init`, as `groups.find`, and for particles
-        that are divided over devices.
+      InputError: an unknown method or drive, a number that is below 0, infinite or not a number; from `init`, as `groups.find`,
+        and for particles that are divided over devices.
     """
     for name, value, known in (("method", method, ("svgd", "spos")), ("drive", drive, ("kernel", "gradient"))):
         if value not in known:
@@ -152,7 +152,7 @@ def head_noise(
 
 
 def refuse_below_zero(**numbers: Scalar) -> None:
-    """Raises InputError for a number that is below 0, infinite or none; what is traced, or a schedule, is not looked at."""
+    """Raises InputError for a number that is below 0, infinite or not a number; what is traced, or a schedule, is not looked at."""
     for name, value in numbers.items():
         if callable(value) or isinstance(value, jax.core.Tracer):
             continue

@@ -5,7 +5,7 @@
 
 Liu and Wang 2016, "Stein variational gradient descent", with the bandwidth of their code. The median is of the pairs i < j, which
 two particles have, too. Nothing is of size particles × particles × parameters. Distances are sums of squared differences all the
-same, as inner products lose those of particles that are near each other and far from a third; repulsion is made of products.
+same, as inner products lose those of particles that are near each other and far from a third; likewise repulsion of few particles.
 
 Arrays x are (…, H, D): particle i is x[…, i, :] with all that … stands for, so that kernels (D, H, K) of attention need not move.
 """
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FEW = 32
+FEW = 32  # heads that a layer may have; of more particles, sums over them are matrix products
 
 
 class Rbf(NamedTuple):
@@ -39,10 +39,17 @@ def squares(x: jax.Array) -> jax.Array:
     return jnp.square(precise(x)).sum((*range(x.ndim - 2), -1))
 
 
+@jax.custom_vjp
 def squared_distances(x: jax.Array) -> jax.Array:
-    """‖x_i − x_j‖², (H, H), in one loop that keeps no difference."""
+    """‖x_i − x_j‖², (H, H), in one compiled loop that keeps no difference; nor does its derivative."""
     x = precise(x)
     return jnp.square(x[..., :, None, :] - x[..., None, :, :]).sum((*range(x.ndim - 2), -1))
+
+
+squared_distances.defvjp(
+    lambda x: (squared_distances(x), x),
+    lambda x, c_HH: ((2 * weighted_differences(c_HH + c_HH.T, x)).astype(x.dtype),),
+)
 
 
 def pairs(matrix_HH: jax.Array) -> jax.Array:
@@ -74,15 +81,24 @@ def rbf(x: jax.Array, square_H: jax.Array | float = 0.0, h2: jax.Array | None = 
 
 def repulsion(x: jax.Array, kernel: Rbf) -> jax.Array:
     """R, of x's shape; its sum over particles is 0."""
-    near = precise(x) - precise(x[..., :1, :])  # moved together, so that nothing is lost where they are far from 0
-    return (kernel.k_HH.sum(1)[:, None] * near - mixed(kernel.k_HH, near)) / kernel.h2
+    return weighted_differences(kernel.k_HH, x) / kernel.h2
 
 
 def size_of_repulsion(kernel: Rbf) -> jax.Array:
     """‖R‖ from distances alone, as (x_i − x_j)ᵀ(x_i − x_l) = (‖x_i − x_j‖² + ‖x_i − x_l‖² − ‖x_j − x_l‖²) / 2."""
-    k_HH, distance_HH, h2 = kernel
-    total = (k_HH.sum(1) * (k_HH * distance_HH).sum(1)).sum() - ((k_HH @ distance_HH) * k_HH).sum() / 2
-    return jnp.sqrt(jnp.maximum(total, 0)) / h2
+    k_HH, apart_HH = kernel.k_HH, kernel.distance_HH / kernel.h2
+    between_HH = jnp.matmul(k_HH, apart_HH, precision="highest")
+    total = (k_HH.sum(1) * (k_HH * apart_HH).sum(1)).sum() - (between_HH * k_HH).sum() / 2
+    return jnp.sqrt(jnp.maximum(total, 0) / kernel.h2)
+
+
+def weighted_differences(w_HH: jax.Array, x: jax.Array) -> jax.Array:
+    """Σ_j w_ij (x_i − x_j), w symmetric. Of few particles by differences, which are exactly 0 for equal ones."""
+    x = precise(x)
+    if len(w_HH) > FEW:
+        near = x - x[..., :1, :]
+        return w_HH.sum(1)[:, None] * near - mixed(w_HH, near)
+    return functools.reduce(jnp.add, (w_HH[:, j, None] * (x - x[..., j, None, :]) for j in range(len(w_HH))))
 
 
 def mixed(k_HH: jax.Array, x: jax.Array) -> jax.Array:

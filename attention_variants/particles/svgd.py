@@ -56,7 +56,8 @@ def numbers(kernel: rbf.Rbf, square_H: jax.Array, driven: jax.Array, alpha) -> N
     """The numbers of a group, from its kernel, the squared norms of its particles and that of what drives."""
     apart = rbf.pairs(kernel.distance_HH)
     inner = (rbf.pairs(square_H[:, None] + square_H) - apart) / 2
-    norms, tiny = jnp.sqrt(rbf.pairs(square_H[:, None] * square_H)), jnp.finfo(apart.dtype).tiny
+    norm_H, tiny = jnp.sqrt(square_H), jnp.finfo(apart.dtype).tiny
+    norms = rbf.pairs(norm_H[:, None] * norm_H)
     repelled, driven = alpha * rbf.size_of_repulsion(kernel), jnp.sqrt(driven)
     return Numbers(
         distance=jnp.sqrt(apart).mean(),

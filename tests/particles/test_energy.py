@@ -25,7 +25,7 @@ def test_its_gradient_is_the_update_of_repulsion_alone(options):
 
 def test_nearer_heads_have_more_of_it():
     params = tree(0)
-    pulled = jax.tree.map(lambda x: x.at[..., :1].set(x[..., 1:2]) if x.ndim == 3 else x, params)
+    pulled = jax.tree.map(lambda x: x.at[..., :1, :].set(x[..., 1:2, :]) if x.ndim == 3 else x, params)
     assert energy(pulled, 1.0) > energy(params, 1.0) > 0
 
 

@@ -123,6 +123,28 @@ def test_drift_and_noise_are_those_of_the_formula(rescale):
         np.testing.assert_allclose(particles(found[group.name]), expected, rtol=1e-2, atol=1e-2 * abs(expected).max())
 
 
+@pytest.mark.parametrize("options", [{}, {"joint": True}])
+def test_noise_is_of_the_size_of_the_gradients_of_its_own_group_and_layer(options):
+    """c is the median over all leaves of a group, which a layer that nn.scan has stacked has for itself."""
+    params, grads = tree(0, stacked=(2,)), tree(1, stacked=(2,))
+    grads["encoder_0"]["self_attention"]["value"]["kernel"] *= 1e3
+    grads = jax.tree.map(lambda g: g.at[1].multiply(100.0), grads)
+    settings = dict(alpha=0.7, temperature=1.0, stepsize=0.3, **options)
+    transformation = repulsive_heads("spos", **settings)
+    state = transformation.init(params)
+    found = by_path(transformation.update(grads, state, params)[0])
+    quiet = by_path(updated(repulsive_heads("spos", noise=False, **settings), grads, params)[0])
+    groups = find(params, joint=bool(options))
+    for group, draws in zip(groups, heads._normal(state, groups, jnp.float32), strict=True):
+        for layer in range(2):
+            own = np.concatenate([abs(np.asarray(by_path(grads)[leaf.path][layer])).ravel() for leaf in group.leaves])
+            c = np.sort(own)[(own.size - 1) // 2]
+            for leaf, xi in zip(group.leaves, draws, strict=True):
+                noise = np.asarray(quiet[leaf.path] - found[leaf.path])[layer].ravel()
+                expected = 0.3 * np.sqrt(2 / 0.3) * c * np.asarray(xi)[layer].ravel()
+                np.testing.assert_allclose(noise, expected, rtol=1e-2, atol=1e-2 * c)
+
+
 def test_noise_has_the_variance_that_was_asked_for():
     """2τ/s · c² · s², with c the median of |g|, which here is one; other at every step, the same for the same seed."""
     shape, stepsize, heat = (64, 8, 128), 0.3, 0.6
