@@ -15,10 +15,7 @@ from attention_variants.particles import groups, rbf
 def energy(params, alpha, *, select: str = groups.PROJECTIONS, joint: bool = False) -> jax.Array:
     """E, summed over groups. Arguments and errors are those of `particles.heads.repulsive_heads`."""
     leaves, total = groups.by_path(params), 0.0
+    of_layer = lambda distance_HH, square_H: rbf.pairs(rbf.of_distances(distance_HH, square_H).k_HH).sum()
     for group in groups.find(params, select, joint):
-        summed = lambda function, own: sum(map(jax.vmap(function), own))
-        views = group.views(leaves)
-        distance_LHH, square_LH = summed(rbf.squared_distances, views), jax.lax.stop_gradient(summed(rbf.squares, views))
-        of_layer = lambda distance_HH, square_H: rbf.pairs(rbf.of_distances(distance_HH, square_H).k_HH).sum()
-        total += jax.vmap(of_layer)(distance_LHH, square_LH).sum() / group.heads
+        total += jax.vmap(of_layer)(*rbf.measured(group.views(leaves))).sum() / group.heads
     return alpha * jnp.asarray(total)

@@ -6,7 +6,6 @@ Each projection of each attention layer is a group of its own, whose particles a
 `particles.groups` what is selected). Biases are no part of them, as in the authors' code (An et al. 2020).
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -18,9 +17,8 @@ import optax
 
 from attention_variants.errors import InputError
 from attention_variants.particles import groups as groups_lib
-from attention_variants.particles import rbf, svgd
 from attention_variants.particles.groups import PROJECTIONS, Group
-from attention_variants.particles.svgd import Drive, Numbers, median_of_absolute
+from attention_variants.particles.svgd import Drive, Numbers, median_of_absolute, of_groups, together
 
 IMPLEMENTATION = {2: "threefry2x32", 4: "rbg"}  # of PRNG keys, by their words
 Method = Literal["svgd", "spos"]
@@ -95,14 +93,14 @@ def repulsive_heads(
         if not found:  # one head each
             return grads, state._replace(step=state.step + 1)
         x, g = ([group.views(leaves) for group in found] for leaves in map(groups_lib.by_path, (params, grads)))
-        directions, seen = _svgd(x, g, strength, drive)
+        directions, seen = of_groups(x, g, strength, drive)
         if rescale:
             directions = [[direction * group.heads for direction in own] for group, own in zip(found, directions, strict=True)]
         if method == "spos":
             directions = jax.tree.map(lambda direction, own: direction + heat * own.astype(direction.dtype), directions, g)
         if method == "spos" and noise:
             size = jnp.sqrt(2 * heat / stepsize)
-            c = _together(jax.vmap(median_of_absolute), [(_joined(own),) for own in g])
+            c = together(jax.vmap(median_of_absolute), [(_joined(own),) for own in g])
             xi = _normal(state, found, directions[0][0].dtype)
             directions = [
                 [direction - size * c_L[:, None, None, None] * of for direction, of in zip(own, draws, strict=True)]
@@ -160,38 +158,9 @@ def refuse_below_zero(**numbers: Scalar) -> None:
             raise InputError(f"{name} is {value}; expected a number {'above' if name == 'stepsize' else 'from'} 0")
 
 
-def _svgd(x: list[list[jax.Array]], g: list[list[jax.Array]], alpha, drive: Drive) -> tuple[list[list[jax.Array]], list[Numbers]]:
-    """`particles.svgd.svgd` of each group, a list of views. What is of size H × H is made for all groups together, as it is small
-    and in many steps; what is of their own size for each view alone, in loops over it as it lies in memory."""
-    summed = lambda function, own: sum(map(jax.vmap(function), own))
-    measured = [(summed(rbf.squared_distances, own), summed(rbf.squares, own)) for own in x]
-    kernels = _together(jax.vmap(rbf.of_distances), measured)
-    descent = jax.vmap(functools.partial(svgd.descent, alpha=alpha, drive=drive))
-    moved = [[descent(*of, kernel) for of in zip(*own, strict=True)] for *own, kernel in zip(x, g, kernels, strict=True)]
-    seen = [
-        (kernel, square, sum(size for _, size in own)) for kernel, (_, square), own in zip(kernels, measured, moved, strict=True)
-    ]
-    numbers = jax.vmap(functools.partial(svgd.numbers, alpha=alpha))
-    return [[direction for direction, _ in own] for own in moved], _together(numbers, seen)
-
-
 def _joined(views: list[jax.Array]) -> jax.Array:
     """(L, all numbers of a group)."""
     return jnp.concatenate([view.reshape(len(view), -1) for view in views], 1)
-
-
-def _together(function, inputs: list[tuple]) -> list:
-    """`function`, which maps over first axes, of each input; of those of one shape in one go."""
-    results: list = [None] * len(inputs)
-    shapes = [tuple((leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(of)) for of in inputs]
-    for shape in dict.fromkeys(shapes):
-        alike = [i for i, other in enumerate(shapes) if other == shape]
-        outputs = function(*jax.tree.map(lambda *of: jnp.concatenate(of), *(inputs[i] for i in alike)))
-        start = 0
-        for i in alike:
-            own = slice(start, start := start + len(jax.tree.leaves(inputs[i])[0]))
-            results[i] = jax.tree.map(lambda leaf, own=own: leaf[own], outputs)
-    return results
 
 
 def _words(key: jax.Array | int) -> jax.Array:

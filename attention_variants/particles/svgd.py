@@ -8,6 +8,7 @@ their code; SPOS: Zhang, Zhang, Carin and Chen 2020, "Stochastic particle-optimi
 group. With α = 1, s = 1 and plain descent at rate ε, SVGD is x ← x + ε φ(x) of Liu and Wang 2016.
 """
 
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -39,20 +40,49 @@ def svgd(x: jax.Array, g: jax.Array, alpha, drive: Drive = "kernel") -> tuple[ja
       x, g: (…, H, D), at least two particles, as `particles.rbf` has them, and their gradients. alpha: how strong they repel.
       drive: "kernel" mixes the gradients of all, as published; "gradient" leaves them as they are.
     """
-    square_H = rbf.squares(x)
-    kernel = rbf.rbf(x, square_H)
-    direction, driven = descent(x, g, kernel, alpha, drive)
-    return direction, numbers(kernel, square_H, driven, alpha)
+    ((direction,),), (seen,) = of_groups([[x[None]]], [[g[None]]], alpha, drive)
+    return direction[0], jax.tree.map(lambda number: number[0], seen)
 
 
-def descent(x: jax.Array, g: jax.Array, kernel: rbf.Rbf, alpha, drive: Drive = "kernel") -> tuple[jax.Array, jax.Array]:
-    """`svgd`'s direction, where the kernel is known; and the squared norm of what drives."""
+Views = list[jax.Array]  # (L, …, H, D), which together are L groups of H particles
+
+
+def of_groups(x: list[Views], g: list[Views], alpha, drive: Drive = "kernel") -> tuple[list[Views], list[Numbers]]:
+    """`svgd` of many groups. What is of size H × H is made for all of them together, as it is small and in many steps; what is of
+    their own size for each view alone, in loops over it as it lies in memory."""
+    measured = [rbf.measured(own) for own in x]
+    kernels = together(jax.vmap(rbf.of_distances), measured)
+    descent = jax.vmap(functools.partial(_descent, alpha=alpha, drive=drive))
+    moved = [[descent(*of, kernel) for of in zip(*own, strict=True)] for *own, kernel in zip(x, g, kernels, strict=True)]
+    driven = [sum(size for _, size in own) for own in moved]
+    seen = [(kernel, square, size) for kernel, (_, square), size in zip(kernels, measured, driven, strict=True)]
+    return [[direction for direction, _ in own] for own in moved], together(
+        jax.vmap(functools.partial(_numbers, alpha=alpha)), seen
+    )
+
+
+def together(function, inputs: list[tuple]) -> list:
+    """`function`, which maps over first axes, of each input; of those of one shape in one go."""
+    results: list = [None] * len(inputs)
+    shapes = [tuple((leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(of)) for of in inputs]
+    for shape in dict.fromkeys(shapes):
+        alike = [i for i, other in enumerate(shapes) if other == shape]
+        outputs = function(*jax.tree.map(lambda *of: jnp.concatenate(of), *(inputs[i] for i in alike)))
+        start = 0
+        for i in alike:
+            own = slice(start, start := start + len(jax.tree.leaves(inputs[i])[0]))
+            results[i] = jax.tree.map(lambda leaf, own=own: leaf[own], outputs)
+    return results
+
+
+def _descent(x: jax.Array, g: jax.Array, kernel: rbf.Rbf, alpha, drive: Drive) -> tuple[jax.Array, jax.Array]:
+    """The direction of particles whose kernel is known; and the squared norm of what drives."""
     g = g.astype(kernel.k_HH.dtype)
     driven = rbf.mixed(kernel.k_HH, g) if drive == "kernel" else g
     return (driven - alpha * rbf.repulsion(x, kernel)) / len(kernel.k_HH), jnp.square(driven).sum()
 
 
-def numbers(kernel: rbf.Rbf, square_H: jax.Array, driven: jax.Array, alpha) -> Numbers:
+def _numbers(kernel: rbf.Rbf, square_H: jax.Array, driven: jax.Array, alpha) -> Numbers:
     """The numbers of a group, from its kernel, the squared norms of its particles and that of what drives."""
     apart = rbf.pairs(kernel.distance_HH)
     inner = (rbf.pairs(square_H[:, None] + square_H) - apart) / 2
