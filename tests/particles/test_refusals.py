@@ -53,6 +53,11 @@ def test_a_selection_that_cannot_be_is_named_at_the_start(transformation, option
         transformation(**options).init(params)
 
 
+def test_a_bias_that_is_stacked_is_no_kernel():
+    with pytest.raises(InputError, match=r"query/bias is selected and has shape \(2, 4, 3\), without an axis of heads"):
+        find({"query": {"bias": jnp.zeros((2, 4, 3))}}, "query/bias")
+
+
 def test_joint_leaves_of_other_numbers_of_heads_are_refused():
     params = {"query": {"kernel": jnp.zeros((D, 4, K))}, "key": {"kernel": jnp.zeros((D, 2, K))}}
     with pytest.raises(ValueError, match="several numbers of heads"):
