@@ -1,4 +1,4 @@
-"""Multi30k at its full size: what repulsion does to the model that the README trains, beside every control.
+"""What does repulsion do at the full size of Multi30k, to the model that the README trains? SVGD, SPOS and every control.
 
 Repulsive attention (An et al. 2020) on Multi30k De-En with 4 + 4 layers of width 192, 12 epochs; `repulsive_methods` has the
 reduced size, with seeds enough for a test.
