@@ -17,9 +17,9 @@ ABLATION = Ablation(
     cells=chain(
         [{}],
         axis("particles", "svgd", "spos"),
+        CONTROLS,
         [ENERGY],
         OUTPUTS,
-        CONTROLS,
         product([{"particles": "spos"}], [{"particles.noise": "exact", "hypers.temperature": 1e-6}]),
         product([{"particles": "svgd"}], [{"particles.joint": True}, {"particles.projections": "query,key,value,out"}]),
     ),
