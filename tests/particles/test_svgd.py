@@ -1,5 +1,7 @@
 """SVGD and SPOS of one group: the formula, published numbers, and the laws that hold whatever the particles are."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from references import particles as slow
 
 from attention_variants.particles import rbf
-from attention_variants.particles.svgd import median_of_absolute, svgd
+from attention_variants.particles.svgd import _median, median_of_absolute, svgd
 
 SHAPES = [(2, 5), (3, 2), (4, 7), (7, 11), (30, 13), (40, 5)]  # the last are more than FEW
 
@@ -173,12 +175,15 @@ def test_distances_are_sums_over_all_numbers():
 def test_the_median_of_absolute_values(size, scale):
     g = np.float32(np.random.default_rng(size).normal(size=(1, size)) * scale)
     expected = np.sort(abs(g).ravel())[(size - 1) // 2]
-    assert median_of_absolute(jnp.asarray(g)) == pytest.approx(expected, rel=2**-8)
+    found = median_of_absolute(jnp.asarray(g))
+    assert found == pytest.approx(expected, rel=2**-8)
+    assert found == jax.vmap(functools.partial(_median, width=4))(jnp.asarray(g)), "as other devices find it"
 
 
-def test_the_median_of_so_many_that_columns_must_be_wider():
+@pytest.mark.parametrize("width", [1, 4])
+def test_the_median_of_so_many_that_columns_must_be_wider(width):
     g = np.abs(np.random.default_rng(0).normal(size=9_000_001).astype(np.float32))
-    assert median_of_absolute(jnp.asarray(g)) == pytest.approx(np.median(g), rel=2**-8)
+    assert _median(jnp.asarray(g), width) == pytest.approx(np.median(g), rel=2**-8)
 
 
 def test_the_median_of_zeros_is_zero():
