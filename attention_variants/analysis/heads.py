@@ -59,7 +59,7 @@ def alike(params, layers: dict) -> dict[str, Alike]:
         matrices = {
             path.split("/")[-2]: similarity.cosines(jnp.moveaxis(group.views(leaves)[0][0], 1, 0).reshape(group.heads, -1))
             for path, group in kernels.items()
-            if "_".join(path.split("/")[:-2]) in (name, f"{name}_self_attention")
+            if "_".join(path.split("/")[:-2]) == name
         }
         outputs_HH, divergence_HH = _of_maps(trace_weights(trace), trace["v_BSHV"], real_BQ)
         matrices |= {"outputs": outputs_HH, "divergence": divergence_HH}

@@ -223,10 +223,10 @@ class MultiHeadAttention(nn.Module):
             dropout=self._dropout(inputs_q.shape[0], deterministic, noise),
             route=self.route,
         )
-        self._trace(score=score, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ)
+        trace(self, score=score, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ)
         turned = lambda x, at: rotate(x, at) if self.rotary and x is not None else x
         vectors = dict(q_BQHK=turned(q_BQHK, q_at_BQ), k_BSHK=turned(k_BSHK, k_at_BS))
-        self._trace(queries=queries, keys=keys, v_BSHV=v_BSHV, **vectors)
+        trace(self, queries=queries, keys=keys, v_BSHV=v_BSHV, **vectors)
         if noise is not None and noise.repel is not None:
             out_BQHV = noise.repel(out_BQHV, "/".join(self.path))
         return projection(
@@ -254,11 +254,12 @@ class MultiHeadAttention(nn.Module):
             return None
         return Dropout(self.dropout_rate, self.make_rng("dropout"), jnp.arange(batch))
 
-    def _trace(self, **values):
-        """Sows what the weights can be recomputed from into the collection "trace", where the caller made it mutable."""
-        if not self.is_initializing():
-            for name, value in values.items():
-                self.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+def trace(module: nn.Module, **values):
+    """Sows what an analysis may ask for into the collection "trace", where the caller made it mutable."""
+    if not module.is_initializing():
+        for name, value in values.items():
+            module.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 def sown_losses(variables: dict, real_B: jax.Array) -> jax.Array | float:

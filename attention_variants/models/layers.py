@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from attention_variants.models.affine import Affine
-from attention_variants.models.heads import Memory, MultiHeadAttention, Noise
+from attention_variants.models.heads import Memory, MultiHeadAttention, Noise, trace
 from attention_variants.models.layer_norm import LayerNorm
 from attention_variants.ops.biases import RelativeBuckets
 from attention_variants.ops.dropout import Dropout, drop
@@ -29,8 +29,11 @@ class Residual(nn.Module):
 
     def __call__(self, x, noise: Noise | None, sublayer: Callable):
         if self.config.norm == "pre":
-            return x + self.dropout(sublayer(self.norm(x)), noise)
-        return self.norm(x + self.dropout(sublayer(x), noise))
+            after = x + self.dropout(sublayer(self.norm(x)), noise)
+        else:
+            after = self.norm(x + self.dropout(sublayer(x), noise))
+        trace(self, before_BQD=x, after_BQD=after)
+        return after
 
 
 class ResidualDropout(nn.Module):
@@ -90,6 +93,18 @@ class EncoderLayer(nn.Module):
         attend = lambda x: self.self_attention(x, mask=mask, bias=bias, noise=noise)
         x_BSD = self.self_attention_residual(x_BSD, noise, attend)
         return self.feed_forward_residual(x_BSD, noise, self.feed_forward)
+
+
+def traces(traced: dict) -> dict[str, dict]:
+    """By attention layer, "decoder_0_cross_attention" say, its entry in the collection "trace", of a model of these layers.
+
+    Beside what attention has sown there are `before_BQD` and `after_BQD`, what goes into the block around it and what comes out.
+    """
+    found = {}
+    for layer, sown in traced.items():
+        attentions = {name: of for name, of in sown.items() if name.endswith("attention")}
+        found |= {f"{layer}_{name}": of | sown.get(f"{name}_residual", {}) for name, of in attentions.items()}
+    return found
 
 
 class LayerCache(NamedTuple):

@@ -22,6 +22,7 @@ from attention_variants.data.labelled import Labelled
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import BEGIN, END, PAD, UNKNOWN
 from attention_variants.errors import InputError
+from attention_variants.models import layers
 from attention_variants.models.heads import check_route, noise_of, sown_losses, trace_weights
 from attention_variants.ops.losses import cross_entropy
 
@@ -224,7 +225,7 @@ class Task:
         row = min(rows, key=lambda row: abs(len(row) - 20))
         _, traced = self._trace({"params": params}, jnp.asarray(row)[None])
         names = ["[CLS]"] * (self.model.config.pooling == "cls") + self.vocabulary.pieces(row)
-        return {f"{layer}_self_attention": (of["self_attention"], names, names) for layer, of in sorted(traced["trace"].items())}
+        return {name: (trace, names, names) for name, trace in sorted(layers.traces(traced["trace"]).items())}
 
     def attention(self, params, model_state, place) -> dict:
         """By layer, what attention weights can be recomputed from, and which queries are tokens: the first validation sentences."""
@@ -232,7 +233,7 @@ class Task:
         batch = together(self._of(self._split(self.seed).validation), multiple=place.multiple)
         _, traced = self._trace({"params": params}, place(batch)["source"])
         real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (int(self.model.config.pooling == "cls"), 0)), "edge")
-        return {f"{layer}_self_attention": (of["self_attention"], real_BQ) for layer, of in traced["trace"].items()}
+        return {name: (trace, real_BQ) for name, trace in layers.traces(traced["trace"]).items()}
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Which class is taken for which, on the validation split; then the weights of every layer and head on a sentence of it."""

@@ -18,6 +18,7 @@ from attention_variants.data.packing import PackedBatches
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
+from attention_variants.models import layers
 from attention_variants.models.decoding import beam, greedy, sample, search_all
 from attention_variants.models.heads import check_route, noise_of, sown_losses, trace_weights
 from attention_variants.models.transformer import Packed
@@ -207,7 +208,7 @@ class Task:
         rows, columns = self.vocabulary.pieces(out), self.vocabulary.pieces(source)
         axes = {"encoder": (columns, columns), "decoder": (rows, ["<s>", *rows[:-1]]), "cross": (rows, columns)}
         named = lambda name: axes["cross" if "cross" in name else name.split("_")[0]]
-        found = {name: (trace, *named(name)) for name, trace in _layers(traced).items()}
+        found = {name: (trace, *named(name)) for name, trace in layers.traces(traced["trace"]).items()}
         return dict(sorted(found.items(), key=lambda item: ("cross" not in item[0], item[0])))
 
     def attention(self, params, model_state, place) -> dict:
@@ -216,7 +217,7 @@ class Task:
         batch = together(self._tokens("validation"), multiple=place.multiple)
         placed, real = place(batch), {"encoder": batch["source"] != PAD, "decoder": batch["target"] != PAD}
         _, traced = self._trace({"params": params}, placed["source"], placed["target"])
-        return {name: (trace, real[name.split("_")[0]]) for name, trace in _layers(traced).items()}
+        return {name: (trace, real[name.split("_")[0]]) for name, trace in layers.traces(traced["trace"]).items()}
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""
@@ -291,8 +292,3 @@ def _packed(batch) -> tuple[Packed, Packed] | None:
 def _output_limit(source_length: int) -> int:
     """How many tokens a translation may have; it depends on its own source alone, not on its batch."""
     return 2 * source_length + 10
-
-
-def _layers(traced) -> dict[str, dict]:
-    """The traces of all attention layers, "decoder_0_cross_attention" say."""
-    return {f"{layer}_{name}": trace for layer, traces in traced["trace"].items() for name, trace in traces.items()}
