@@ -56,7 +56,7 @@ def sentence(
     for panel, (name, map_TS) in zip(axes, found.items(), strict=False):
         if map_TS.shape != (len(target), len(source)):
             raise ValueError(f"{name} has shape {map_TS.shape}; expected ({len(target)}, {len(source)}) as there are words")
-        panel.imshow(map_TS, cmap="Greys", vmin=0.0, vmax=max(float(np.max(map_TS)), 1e-9))
+        panel.imshow(map_TS, cmap="Greys", aspect="auto", vmin=0.0, vmax=max(float(np.max(map_TS)), 1e-9))
         for s, t in sorted(possible | sure):
             style = dict(edgecolor=COLOURS[1]) if (s, t) in sure else dict(edgecolor=COLOURS[0], linestyle=":")
             panel.add_patch(Rectangle((s - 0.45, t - 0.45), 0.9, 0.9, fill=False, linewidth=1.2, **style))
