@@ -118,7 +118,7 @@ def grow_diagonal_final(forward: Links, backward: Links) -> Links:
 def _free(more: Links, links: Links) -> Links:
     """Those of `more` whose two words are in none of `links`, nor in another of them that is nearer to the beginning."""
     sources, targets, free = {s for s, _ in links}, {t for _, t in links}, set()
-    for s, t in sorted(more, key=sum):  # two with a common word never have the same sum
+    for s, t in sorted(more):  # of two with a common word the same comes first whichever language is called the source
         if s not in sources and t not in targets:
             free.add((s, t))
             sources.add(s)

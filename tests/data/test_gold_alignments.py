@@ -72,6 +72,7 @@ def test_a_number_in_front_of_some_lines_is_no_word(tmp_path):
         ({"links": "1-1\n\n1-1-1\n"}, "links, line 3, has '1-1-1'; expected"),
         ({"links": "-1-1\n\n\n"}, "links, line 1, has '-1-1'; expected"),
         ({"links": "1-²\n\n\n"}, "links, line 1, has '1-²'; expected"),
+        ({"links": "1-١\n\n\n"}, "links, line 1, has '1-١'; expected"),
         ({"links": "1-12345678901234567890\n\n\n"}, "links, line 1, has '1-12345678901234567890'; expected"),
         ({"links": "x\t1-1\n\n\n"}, "links, line 1, has 'x'; expected"),
         ({"links": "\n\n\n"}, "links is empty; expected lines"),
