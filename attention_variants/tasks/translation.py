@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -218,6 +219,13 @@ class Task:
         placed, real = place(batch), {"encoder": batch["source"] != PAD, "decoder": batch["target"] != PAD}
         _, traced = self._trace({"params": params}, placed["source"], placed["target"])
         return {name: (trace, real[name.split("_")[0]]) for name, trace in layers.traces(traced["trace"]).items()}
+
+    def forced(self, params, texts: Sequence[list[str]], place) -> Iterator[tuple[np.ndarray, dict]]:
+        """Given source and target texts, batch by batch, the number of each row's pair, −1 for none, and its traces."""
+        for batch in Batches(Tokens(*map(self.vocabulary.encode, texts)), **self._in_order(place)):
+            placed = place(batch)
+            _, traced = self._trace({"params": params}, placed["source"], placed["target"])
+            yield np.where((batch["source"] != PAD).any(1), batch["id"].astype(int), -1), layers.traces(traced["trace"])
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""
