@@ -208,6 +208,7 @@ class MultiHeadAttention(nn.Module):
         q_BQHK = project("query", inputs_q)
         if memory is None:
             k_BSHK, v_BSHV = project("key", inputs_k), project("value", inputs_v)
+            trace(self, x_BSD=inputs_v)
             score = score_of(q_BQHK if own else None, k_BSHK, mask, self._rows(inputs_q.shape[0], deterministic, noise))
             keys = score.prepare_keys(k_BSHK, k_at_BS)
         else:

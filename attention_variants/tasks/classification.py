@@ -228,12 +228,14 @@ class Task:
         return {name: (trace, names, names) for name, trace in sorted(layers.traces(traced["trace"]).items())}
 
     def attention(self, params, model_state, place) -> dict:
-        """By layer, what attention weights can be recomputed from, and which queries are tokens: the first validation sentences."""
+        """By layer, what weights can be recomputed from, which queries are tokens, and the keys: the first validation sentences."""
         del model_state
         batch = together(self._of(self._split(self.seed).validation), multiple=place.multiple)
         _, traced = self._trace({"params": params}, place(batch)["source"])
-        real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (int(self.model.config.pooling == "cls"), 0)), "edge")
-        return {name: (trace, real_BQ) for name, trace in layers.traces(traced["trace"]).items()}
+        front = int(self.model.config.pooling == "cls")
+        real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (front, 0)), "edge")
+        keys = [["[CLS]"] * front + self.vocabulary.pieces(row) for row in batch["source"]]
+        return {name: (trace, real_BQ, keys) for name, trace in layers.traces(traced["trace"]).items()}
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Which class is taken for which, on the validation split; then the weights of every layer and head on a sentence of it."""

@@ -213,12 +213,15 @@ class Task:
         return dict(sorted(found.items(), key=lambda item: ("cross" not in item[0], item[0])))
 
     def attention(self, params, model_state, place) -> dict:
-        """By layer, what attention weights can be recomputed from, and which queries are tokens: the first validation pairs."""
+        """By layer, what weights can be recomputed from, which queries are tokens, and the keys: the first validation pairs."""
         del model_state
         batch = together(self._tokens("validation"), multiple=place.multiple)
         placed, real = place(batch), {"encoder": batch["source"] != PAD, "decoder": batch["target"] != PAD}
+        source, target = (list(map(self.vocabulary.pieces, batch[side])) for side in ("source", "target"))
+        before = [["<s>", *pieces[:-1]] for pieces in target]
+        keys = lambda name: before if "decoder" in name and "cross" not in name else source
         _, traced = self._trace({"params": params}, placed["source"], placed["target"])
-        return {name: (trace, real[name.split("_")[0]]) for name, trace in layers.traces(traced["trace"]).items()}
+        return {name: (trace, real[name.split("_")[0]], keys(name)) for name, trace in layers.traces(traced["trace"]).items()}
 
     def forced(self, params, texts: Sequence[list[str]], place) -> Iterator[tuple[np.ndarray, dict]]:
         """Given source and target texts, batch by batch, the number of each row's pair, −1 for none, and its traces."""
