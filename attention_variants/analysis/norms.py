@@ -253,7 +253,8 @@ def report(params, found: dict, config, folder: pathlib.Path) -> list[pathlib.Pa
     """The same of any model of our layers.
 
     Args:
-      found: by layer a trace, which queries are real and names of each example's keys. config: the model's, for `norm` and `epsilon`.
+      found: by layer a trace, which queries are real and names of each example's keys.
+      config: the model's, of which `norm` and `epsilon` are read.
     """
     read, paths, mixing, scatter, by_head = {}, [], {}, {}, {}
     for name, block in blocks(params, {name: trace for name, (trace, *_) in found.items()}, config.norm == "post").items():
@@ -282,7 +283,7 @@ def report(params, found: dict, config, folder: pathlib.Path) -> list[pathlib.Pa
 
 
 def example(found: Norms, cut) -> dict[str, np.ndarray]:
-    """Of the first example, side by side: weights, norms of what keys carry, and of both together; means over heads, and their sum."""
+    """Of the first example, side by side: weights, norms of what keys carry, and of both together."""
     weights_QS, length_S = np.asarray(found.weights_BHQS[0]).mean(0), np.asarray(found.lengths_BHS[0]).mean(0)
     maps = {
         "weight, mean": weights_QS,

@@ -86,7 +86,8 @@ class Task:
         self._split = functools.cache(self._split_of_seed)
         self._floors = functools.cache(self._accuracies_of_baselines)
         self._logits = jax.jit(lambda params, token_BS: self.model.apply({"params": params}, token_BS))
-        self._trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
+        traced = lambda params, token_BS: self.model.apply({"params": params}, token_BS, mutable=["trace"])[1]["trace"]
+        self._trace = jax.jit(lambda params, token_BS: layers.traces(traced(params, token_BS)))
 
     @classmethod
     def new(cls, settings) -> "Task":
@@ -223,19 +224,17 @@ class Task:
         del model_state, place
         rows = self._of(self._split(self.seed).validation[:20]).source
         row = min(rows, key=lambda row: abs(len(row) - 20))
-        _, traced = self._trace({"params": params}, jnp.asarray(row)[None])
         names = ["[CLS]"] * (self.model.config.pooling == "cls") + self.vocabulary.pieces(row)
-        return {name: (trace, names, names) for name, trace in sorted(layers.traces(traced["trace"]).items())}
+        return {name: (trace, names, names) for name, trace in sorted(self._trace(params, jnp.asarray(row)[None]).items())}
 
     def attention(self, params, model_state, place) -> dict:
         """By layer, what weights can be recomputed from, which queries are tokens, and the keys: the first validation sentences."""
         del model_state
         batch = together(self._of(self._split(self.seed).validation), multiple=place.multiple)
-        _, traced = self._trace({"params": params}, place(batch)["source"])
         front = int(self.model.config.pooling == "cls")
-        real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (front, 0)), "edge")
         keys = [["[CLS]"] * front + self.vocabulary.pieces(row) for row in batch["source"]]
-        return {name: (trace, real_BQ, keys) for name, trace in layers.traces(traced["trace"]).items()}
+        real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (front, 0)), "edge")
+        return {name: (trace, real_BQ, keys) for name, trace in self._trace(params, place(batch)["source"]).items()}
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Which class is taken for which, on the validation split; then the weights of every layer and head on a sentence of it."""
