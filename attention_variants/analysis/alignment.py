@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from attention_variants.analysis import norms, start
+from attention_variants.analysis import blocks, start
 from attention_variants.data import gold_alignments, links
 from attention_variants.data.links import Counts, Gold, Links
 from attention_variants.errors import InputError
@@ -91,9 +91,9 @@ class Found(NamedTuple):
         return int(self.sizes[kind][:, 0].argmax())
 
 
-def maps(block: norms.Block, epsilon: float) -> dict[str, np.ndarray]:
+def maps(block: blocks.Block, epsilon: float) -> dict[str, np.ndarray]:
     """By kind, the maps (B, 1 + H, T + 1, S + 1) of a cross-attention layer: of all heads first, then of each."""
-    found = norms.measure(block, own=False, epsilon=epsilon)
+    found = blocks.measure(block, own=False, epsilon=epsilon)
     stack = lambda whole_BTS, heads_BHTS: np.concatenate([np.asarray(whole_BTS)[:, None], np.asarray(heads_BHTS)], 1)
     by_kind = {
         "weights": stack(found.weights_BHQS.mean(1), found.weights_BHQS),
@@ -114,9 +114,9 @@ def align(task, params, gold: Gold, place, *, characters: bool = False) -> Found
     owners = [task.vocabulary.owners(side, characters) for side in texts]
     config, best, sizes = task.model.config, {}, {}
     for rows, layers in task.forced(params, texts, place):
-        cross = sorted((name for name in layers if not norms.own_sources(name)), key=lambda name: int(name.split("_")[1]))
-        blocks = norms.blocks(params, {name: layers[name] for name in cross}, post=config.norm == "post")
-        of_layers = [maps(block, config.epsilon) for block in blocks.values()]
+        cross = sorted((name for name in layers if not blocks.own_sources(name)), key=lambda name: int(name.split("_")[1]))
+        found = blocks.blocks(params, {name: layers[name] for name in cross}, post=config.norm == "post")
+        of_layers = [maps(block, config.epsilon) for block in found.values()]
         for kind in of_layers[0]:
             map_BLKTS = np.stack([of[kind] for of in of_layers], 1)
             for n, map_LKTS in zip(rows.tolist(), map_BLKTS, strict=True):

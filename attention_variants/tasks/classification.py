@@ -16,7 +16,7 @@ import numpy as np
 
 from attention_variants import data as sources
 from attention_variants import models, tasks
-from attention_variants.data import Split, baselines, labelled, vectors
+from attention_variants.data import baselines, labelled, vectors
 from attention_variants.data.batches import Batches, Ragged, Tokens, together
 from attention_variants.data.labelled import Labelled
 from attention_variants.data.subwords import Subwords
@@ -83,7 +83,7 @@ class Task:
         self.model = build(settings.model, settings.variant, len(vocabulary), outputs=len(classes))
         self._labelled = functools.cache(self._read)
         self._tokens = functools.cache(self._tokenise)
-        self._split = functools.cache(self._split_of_seed)
+        self._split = functools.cache(lambda seed: labelled.split(self._labelled(), seed, self._fits()))
         self._floors = functools.cache(self._accuracies_of_baselines)
         self._logits = jax.jit(lambda params, token_BS: self.model.apply({"params": params}, token_BS))
         traced = lambda params, token_BS: self.model.apply({"params": params}, token_BS, mutable=["trace"])[1]["trace"]
@@ -266,9 +266,6 @@ class Task:
     def _fits(self) -> np.ndarray:
         """(N,): which sentences may be trained on."""
         return self._tokens().source.lengths() <= self.config.max_length
-
-    def _split_of_seed(self, seed: int) -> Split:
-        return labelled.split(self._labelled(), seed, self._fits())
 
     def _accuracies_of_baselines(self, seed: int, split: str) -> dict[str, float]:
         of, label_N = self._split(seed), self._labelled().label_N

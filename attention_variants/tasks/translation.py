@@ -244,9 +244,7 @@ class Task:
         return (Packed(token, token), Packed(token, token)) if self.config.packed else None
 
     def _read_split(self, split: str):
-        if split not in self._pairs:
-            self._pairs[split] = self.source.read(self.data, split)
-        return self._pairs[split]
+        return self._pairs.get(split) or self._pairs.setdefault(split, self.source.read(self.data, split))
 
     def _tokenise(self, split: str) -> Tokens:
         return Tokens(*map(self.vocabulary.encode, self._read_split(split)[:2]))

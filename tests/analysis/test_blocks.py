@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from cases.variants import CONFIGS
 
-from attention_variants.analysis import norms
+from attention_variants.analysis import blocks
 from attention_variants.data.tokens import PAD
 from attention_variants.errors import InputError
 from attention_variants.models import layers, transformer
@@ -24,7 +24,7 @@ def model(variant, norm: str):
     drawn = lambda path, x: x + 0.3 * jax.random.normal(jax.random.key(len(str(path))), x.shape)
     params = {"params": jax.tree_util.tree_map_with_path(drawn, variables["params"])}
     _, traced = jax.jit(lambda of: built.apply(of, source, target, mutable=["trace"]))(params)
-    return norms.blocks(params["params"], layers.traces(traced["trace"]), post=norm == "post")
+    return blocks.blocks(params["params"], layers.traces(traced["trace"]), post=norm == "post")
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
@@ -33,10 +33,10 @@ def test_contributions_add_up_to_every_block(variant, norm):
     found = model(CONFIGS[variant], norm)
     assert len(found) == 6
     for name, block in found.items():
-        own = norms.own_sources(name)
-        measured = norms.measure(block, own=own, epsilon=EPSILON)
+        own = blocks.own_sources(name)
+        measured = blocks.measure(block, own=own, epsilon=EPSILON)
         for example in range(2):
-            parts = norms.contributed(block, example, own=own, epsilon=EPSILON)
+            parts = blocks.contributed(block, example, own=own, epsilon=EPSILON)
             np.testing.assert_allclose(parts.total_QD, block.after_BQD[example], rtol=1e-5, atol=1e-5, err_msg=name)
             pairs = measured.residual_BQS if norm == "pre" else measured.normalised_BQS
             alone = measured.own_BQ if norm == "pre" else measured.normalised_own_BQ
@@ -51,27 +51,27 @@ def test_contributions_add_up_to_every_block(variant, norm):
 def test_padding_contributes_nothing_and_changes_nothing():
     found = model(CONFIGS["standard"], "post")
     block = found["encoder_0_self_attention"]
-    measured = norms.measure(block, own=True, epsilon=EPSILON)
+    measured = blocks.measure(block, own=True, epsilon=EPSILON)
     assert (np.asarray(measured.summed_BQS)[1, :4, 4:] == 0).all()
     cut = lambda x: x[1:, :4]
     short = block._replace(
         weights_BHQS=block.weights_BHQS[1:, :, :4, :4], **{k: cut(getattr(block, k)) for k in ("v_BSHV", "before_BQD", "after_BQD")}
     )
-    alone = norms.measure(short, own=True, epsilon=EPSILON)
+    alone = blocks.measure(short, own=True, epsilon=EPSILON)
     np.testing.assert_allclose(alone.normalised_BQS[0], measured.normalised_BQS[1, :4, :4], rtol=1e-5)
-    for name in norms.MIXING:
+    for name in blocks.MIXING:
         np.testing.assert_allclose(alone.mixing_BQ[name][0], measured.mixing_BQ[name][1, :4], rtol=1e-5, err_msg=name)
 
 
 def test_mixing_ratios_are_shares():
     for name, block in model(CONFIGS["standard"], "post").items():
-        own = norms.own_sources(name)
-        found = norms.measure(block, own=own, epsilon=EPSILON).mixing_BQ
-        assert set(found) == set(norms.MIXING if own else ("AttnRes-W", "AttnRes-N", "AttnResLn-N")), name
+        own = blocks.own_sources(name)
+        found = blocks.measure(block, own=own, epsilon=EPSILON).mixing_BQ
+        assert set(found) == set(blocks.MIXING if own else ("AttnRes-W", "AttnRes-N", "AttnResLn-N")), name
         for ratio_BQ in found.values():
             assert ((ratio_BQ >= 0) & (ratio_BQ <= 1 + 1e-6)).all(), name
 
 
 def test_attention_without_a_block_around_it_is_refused():
     with pytest.raises(InputError, match="smoother has no residual connection around it"):
-        norms.blocks({}, {"smoother": {}}, post=False)
+        blocks.blocks({}, {"smoother": {}}, post=False)
