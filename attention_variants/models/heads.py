@@ -279,4 +279,7 @@ def trace_weights(trace: dict, **which) -> jax.Array:
       which: `heads` and `rows`, as in `ops.attend.weights`.
     """
     given = {name: trace[name] for name in ("score", "mask", "bias")}
-    return attend_lib.weights(trace["queries"], trace["keys"], trace["log_normaliser_BHQ"], **given, **which)
+    found = attend_lib.weights(trace["queries"], trace["keys"], trace["log_normaliser_BHQ"], **given, **which)
+    # All keys are here, so rounding of the log-normaliser, which may be far from 0, need not stay.
+    total = found.sum(-1, keepdims=True)
+    return found / jnp.where(total > 0, total, 1.0)

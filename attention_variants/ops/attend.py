@@ -137,10 +137,7 @@ def weights(
     logits = dense.masked_logits(queries, keys, score=score, mask=mask or Mask(), bias=bias, starts=(first, 0))
     log_normaliser = log_normaliser_BHQ[:, :, first : first + number]
     finite = jnp.where(jnp.isfinite(log_normaliser), log_normaliser, 0.0)
-    found = jnp.exp(logits - finite[..., None])[:, heads]
-    # All keys are here, so what rounding has left in the log-normaliser, times as large as logits are, need not stay.
-    total = found.sum(-1, keepdims=True)
-    return found / jnp.where(total > 0, total, 1.0)
+    return jnp.exp(logits - finite[..., None])[:, heads]
 
 
 def _check(q, k, v):
