@@ -4,6 +4,7 @@ Kobayashi et al. 2020 and 2021; `ops.norms` has the formulas. Of every variant, 
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -138,14 +139,82 @@ def contributed(block: Block, example: int, *, own: bool, epsilon: float) -> Con
 
     Of cross-attention the last of the sources, one more than there are keys, is the token itself.
     """
+    weights_HQS, f_HDS, x_QD, at_Q = _sources(block, example, own)
+    parts = contributions.residual(contributions.of_attention(weights_HQS, f_HDS, block.bias_D), x_QD, at_Q)
+    return _normalised(parts, block.norm, epsilon)
+
+
+class FeedForward(NamedTuple):
+    """The feed-forward net after an attention block, and the layer normalisation that belongs to it: after it, or before."""
+
+    inner: dict[str, jax.Array]
+    out: dict[str, jax.Array]
+    norm: dict[str, jax.Array]
+
+
+class Through(NamedTuple):
+    """Norms (Q, S) of what each source contributes to one example, further and further on (Kobayashi et al. 2024).
+
+    Attributes:
+      block: after the attention block ("Atb"). net: after the feed-forward net ("AtbFf"). residual: with the residual connection
+        around it ("AtbFfRes"). normalised: and layer normalisation ("AtbFfResLn"); None where it stands before.
+      total_QD: what all contributions and biases add up to, the output of the layer.
+    """
+
+    block_QS: jax.Array
+    net_QS: jax.Array
+    residual_QS: jax.Array
+    normalised_QS: jax.Array | None
+    total_QD: jax.Array
+
+
+def feed_forwards(params, found: dict[str, Block]) -> dict[str, FeedForward]:
+    """By attention layer, for those that a feed-forward net follows: the last one of each layer of the model."""
+    last = {name[: -len(_kind(name)) - 1]: name for name in sorted(found, key=own_sources, reverse=True)}
+    nets = {name: params[layer] for layer, name in last.items()}
+    return {
+        name: FeedForward(of["feed_forward"]["inner"], of["feed_forward"]["out"], of["feed_forward_residual"]["norm"])
+        for name, of in nets.items()
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("activation", "own", "epsilon", "queries"))
+def through(
+    block: Block, example: int, net: FeedForward, *, activation: Callable, own: bool, epsilon: float, queries: int = 8
+) -> Through:
+    """The contributions of one example through the feed-forward net.
+
+    Args:
+      activation: g of the net. own, epsilon: as in `measure`. queries: how many at a time; memory is proportional to that.
+    """
+    weights_HQS, f_HDS, x_QD, at_Q = _sources(block, example, own)
+
+    def one(of):
+        weights_HS, x_D, at = of
+        parts = contributions.of_attention(weights_HS[:, None], f_HDS, block.bias_D)
+        parts = _normalised(contributions.residual(parts, x_D[None], at[None]), block.norm, epsilon)
+        inside = parts if block.norm is not None else _normalised(parts, net.norm, epsilon)
+        after = contributions.feed_forward(inside, net.inner, net.out, activation)
+        both = after + parts
+        last = _normalised(both, net.norm, epsilon) if block.norm is not None else both
+        norms_S = [of.norm_QS[0] for of in (parts, after, both)]
+        return Through(*norms_S, None if block.norm is None else last.norm_QS[0], last.total_QD[0])
+
+    return jax.lax.map(one, (weights_HQS.swapaxes(0, 1), x_QD, at_Q), batch_size=queries)
+
+
+def _sources(block: Block, example: int, own: bool):
+    """Weights, f, and x of an example, and from which source x comes: of cross-attention from one more than there are keys."""
     weights_HQS, v_SHV, x_QD = (of[example] for of in (block.weights_BHQS, block.v_BSHV, block.before_BQD))
+    at_Q = jnp.arange(len(x_QD))
     if not own:
-        weights_HQS = jnp.pad(weights_HQS, ((0, 0), (0, 0), (0, 1)))
-        v_SHV = jnp.pad(v_SHV, ((0, 1), (0, 0), (0, 0)))
-    parts = contributions.of_attention(weights_HQS, norms.transformed(v_SHV, block.out["kernel"]), block.bias_D)
-    at_Q = jnp.arange(len(x_QD)) if own else jnp.full(len(x_QD), len(v_SHV) - 1)
-    parts = contributions.residual(parts, x_QD, at_Q)
-    return parts if block.norm is None else contributions.normalised(parts, block.norm["scale"], block.norm["bias"], epsilon)
+        at_Q = jnp.full(len(x_QD), len(v_SHV))
+        weights_HQS, v_SHV = jnp.pad(weights_HQS, ((0, 0), (0, 0), (0, 1))), jnp.pad(v_SHV, ((0, 1), (0, 0), (0, 0)))
+    return weights_HQS, norms.transformed(v_SHV, block.out["kernel"]), x_QD, at_Q
+
+
+def _normalised(parts: Contributions, norm: dict | None, epsilon: float) -> Contributions:
+    return parts if norm is None else contributions.normalised(parts, norm["scale"], norm["bias"], epsilon)
 
 
 def _kind(name: str) -> str:

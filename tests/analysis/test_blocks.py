@@ -24,13 +24,14 @@ def model(variant, norm: str):
     drawn = lambda path, x: x + 0.3 * jax.random.normal(jax.random.key(len(str(path))), x.shape)
     params = {"params": jax.tree_util.tree_map_with_path(drawn, variables["params"])}
     _, traced = jax.jit(lambda of: built.apply(of, source, target, mutable=["trace"]))(params)
-    return blocks.blocks(params["params"], layers.traces(traced["trace"]), post=norm == "post")
+    found = blocks.blocks(params["params"], layers.traces(traced["trace"]), post=norm == "post")
+    return found, params["params"], traced["trace"]
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("variant", [name for name in CONFIGS if getattr(CONFIGS[name], "project", True)])
 def test_contributions_add_up_to_every_block(variant, norm):
-    found = model(CONFIGS[variant], norm)
+    found, params, traced = model(CONFIGS[variant], norm)
     assert len(found) == 6
     for name, block in found.items():
         own = blocks.own_sources(name)
@@ -46,10 +47,20 @@ def test_contributions_add_up_to_every_block(variant, norm):
             np.testing.assert_allclose(
                 parts.norm_QS[np.arange(len(parts.bias_QD)), at], alone[example], rtol=1e-5, atol=1e-5, err_msg=name
             )
+    nets = blocks.feed_forwards(params, found)
+    last = ("encoder_0_self", "encoder_1_self", "decoder_0_cross", "decoder_1_cross")
+    assert set(nets) == {f"{name}_attention" for name in last}
+    for name, net in nets.items():
+        given = dict(activation=jax.nn.relu, own=blocks.own_sources(name), epsilon=EPSILON)
+        after = traced["_".join(name.split("_")[:2])]["feed_forward_residual"]["after_BQD"]
+        passed = blocks.through(found[name], 1, net, **given, queries=2)
+        np.testing.assert_allclose(passed.total_QD, after[1], rtol=1e-5, atol=2e-5, err_msg=name)
+        parts = blocks.contributed(found[name], 1, own=given["own"], epsilon=EPSILON)
+        np.testing.assert_allclose(passed.block_QS, parts.norm_QS, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_padding_contributes_nothing_and_changes_nothing():
-    found = model(CONFIGS["standard"], "post")
+    found, *_ = model(CONFIGS["standard"], "post")
     block = found["encoder_0_self_attention"]
     measured = blocks.measure(block, own=True, epsilon=EPSILON)
     assert (np.asarray(measured.summed_BQS)[1, :4, 4:] == 0).all()
@@ -64,7 +75,7 @@ def test_padding_contributes_nothing_and_changes_nothing():
 
 
 def test_mixing_ratios_are_shares():
-    for name, block in model(CONFIGS["standard"], "post").items():
+    for name, block in model(CONFIGS["standard"], "post")[0].items():
         own = blocks.own_sources(name)
         found = blocks.measure(block, own=own, epsilon=EPSILON).mixing_BQ
         assert set(found) == set(blocks.MIXING if own else ("AttnRes-W", "AttnRes-N", "AttnResLn-N")), name
