@@ -78,7 +78,9 @@ class Bert(transformer.Encoder):
     def encode(self, token_BS, noise: Noise | None = None, type_BS=None):
         """The encoder's output (B, S, D) and the mask that hides padding. Raises ValueError for rows without positions."""
         if token_BS.shape[1] > self.config.longest:
-            raise ValueError(f"rows have {token_BS.shape[1]} tokens; expected at most {self.config.longest}, as there are positions")
+            raise ValueError(
+                f"rows have {token_BS.shape[1]} tokens; expected at most {self.config.longest}, as there are positions"
+            )
         mask = Mask(k_valid=token_BS != self.config.pad)
         x_BSD = self.embedding(token_BS) + self.position_embedding(self._at(mask.k_valid))
         if self.config.types:
@@ -103,8 +105,8 @@ def pretrained(found) -> tuple[Bert, dict[str, str]]:
         heads=found["num_attention_heads"],
         feed_forward=found["intermediate_size"],
         activation=found["hidden_act"],
-        epsilon=found["layer_norm_eps"],
-        pad=found["pad_token_id"],
+        epsilon=found.get("layer_norm_eps", Config.epsilon),
+        pad=found.get("pad_token_id", Config.pad),
         rows=found["max_position_embeddings"],
         types=found["type_vocab_size"],
     )

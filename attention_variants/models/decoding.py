@@ -1,7 +1,8 @@
 """Turning a model into output tokens: compiled, batched, cached, no Python loop over tokens; it stops when every row has ended.
 
-All functions take a source (B, S), whose rows of padding only yield padding, and return tokens (B, length): END and then padding
-where a row ended, as the model's config has their ids. `length` is static: one program per length. What happens in a row does not depend on the other rows.
+All functions take a source (B, S), whose rows of padding only yield padding, and return tokens (B, length): the token that ends
+and then padding where a row ended; the model's config has their ids. `length` is static: one program per length. What happens in a
+row does not depend on the other rows.
 """
 
 import functools

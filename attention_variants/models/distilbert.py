@@ -22,7 +22,7 @@ def pretrained(found) -> tuple[bert.Bert, dict[str, str]]:
         heads=found["n_heads"],
         feed_forward=found["hidden_dim"],
         activation=found["activation"],
-        pad=found["pad_token_id"],
+        pad=found.get("pad_token_id", bert.Config.pad),
         rows=found["max_position_embeddings"],
         types=0,
     )

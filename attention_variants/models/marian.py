@@ -65,9 +65,7 @@ class Marian(transformer.Transformer):
         config = self.config
         self.decoder = [DecoderLayer(config.of_decoder(), self.variant) for _ in range(config.decoder_layers)]
         self.target_dropout = ResidualDropout()
-        self.final_logits_bias = self.param(
-            "final_logits_bias", initializers.zeros, (1, self.vocabulary), config.param_dtype
-        )
+        self.final_logits_bias = self.param("final_logits_bias", initializers.zeros, (1, self.vocabulary), config.param_dtype)
 
     def __call__(self, source_BS, before_BT, noise: Noise | None = None):
         """Logits (B, T, vocabulary) of what follows each token of the decoder's input, given the source and those before it."""

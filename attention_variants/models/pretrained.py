@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 import pathlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -32,21 +33,16 @@ LEAVES = {  # what a module's parameters are called in files; those of norms wer
 
 
 class Found(dict):
-    """A `config.json`; what is looked up and not there is an InputError."""
-
-    def __init__(self, path: pathlib.Path):
-        super().__init__(read_json(path))
-        self.path = path
+    """What a `config.json` holds; what is looked up and not there is an InputError."""
 
     def __missing__(self, key: str):
-        near = difflib.get_close_matches(key, self, n=1)
-        raise InputError(f"{self.path} has no {key!r}; expected it, as the model is made of it{nearest(near)}")
+        raise InputError(f"no {key!r}; expected it, as the model is made of it{_nearest(key, self)}")
 
     def expect(self, **values: Any) -> None:
         """Raises InputError where one of these is there with another value: the model would be another one."""
         for name, value in values.items():
             if self.get(name, value) != value:
-                raise InputError(f"{self.path} has {name} {self[name]!r}; expected {value!r}, as nothing else is supported")
+                raise InputError(f"{name} is {self[name]!r}; expected {value!r}, as nothing else is supported")
 
 
 class Pretrained(NamedTuple):
@@ -70,24 +66,30 @@ def load(folder: str | pathlib.Path, **changes: Any) -> Pretrained:
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
         around = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        near = nearest(difflib.get_close_matches(folder.name, around, n=1))
+        near = _nearest(folder.name, around)
         raise InputError(f"no such folder: {folder}; expected one with config.json and {TENSORS}{near}")
-    found = Found(folder / "config.json")
-    kind, kinds = found["model_type"], modules.names(PACKAGE, CONTRACT)
-    if kind not in kinds:
-        raise InputError(f"{found.path}: {unknown('model_type', kind, kinds)}")
-    model, names = modules.load(PACKAGE, kind, CONTRACT).pretrained(found)
-    model = model.clone(config=dataclasses.replace(model.config, **changes))
+    found = Found(_read_json(folder / "config.json"))
+    try:
+        kind, kinds = found["model_type"], modules.names(PACKAGE, CONTRACT)
+        if kind not in kinds:
+            raise unknown("model_type", kind, kinds)
+        model, names = modules.load(PACKAGE, kind, CONTRACT).pretrained(found)
+        model = model.clone(config=dataclasses.replace(model.config, **changes))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), *[jnp.zeros((1, 1), jnp.int32)] * model.inputs)["params"]
+    except InputError as error:
+        raise InputError(f"{folder / 'config.json'}: {error}") from None
     with contextlib.ExitStack() as stack:
-        return Pretrained(model, _params(model, names, kind, _open(folder, found, stack), folder), kind)
+        return Pretrained(model, _params(shapes, names, kind, _open(folder, found, stack), folder), kind)
 
 
-def read_json(path: pathlib.Path) -> dict:
+def _read_json(path: pathlib.Path) -> dict:
     """The object in a file. Raises InputError where there is no such file, or something else in it."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"no {path.name} in {path.parent}; expected a folder as Hugging Face's save_pretrained writes it") from None
+        raise InputError(
+            f"no {path.name} in {path.parent}; expected a folder as Hugging Face's save_pretrained writes it"
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     if not isinstance(value, dict):
@@ -95,7 +97,8 @@ def read_json(path: pathlib.Path) -> dict:
     return value
 
 
-def nearest(near: list[str]) -> str:
+def _nearest(name: str, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, choices, n=1)
     return f"; the nearest is {near[0]!r}" if near else ""
 
 
@@ -103,7 +106,7 @@ def _open(folder: pathlib.Path, found: Found, stack: contextlib.ExitStack) -> di
     """By the name of a tensor, the open file that holds it."""
     files = [TENSORS]
     if (folder / INDEX).exists() and not (folder / TENSORS).exists():
-        files = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        files = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
     held = {}
     for path in (folder / file for file in files):
         if not path.exists():
@@ -122,20 +125,20 @@ def _conversion(folder: pathlib.Path, found: Found) -> str:
         return ""
     name = (found.get("architectures") or ["AutoModel"])[0]
     line = f"{name}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r}, safe_serialization=True)"
-    return f" in place of {PICKLE}, which python -c \"from transformers import {name}; {line}\" converts"
+    return f' in place of {PICKLE}, which python -c "from transformers import {name}; {line}" converts'
 
 
-def _params(model: nn.Module, names: dict, kind: str, held: dict[str, Any], folder: pathlib.Path) -> dict:
-    """The tree of the model's parameters, from open files."""
-    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *[token] * model.inputs)["params"]
+def _params(shapes: dict, names: dict, kind: str, held: dict[str, Any], folder: pathlib.Path) -> dict:
+    """The tree of the model's parameters, which has these shapes, from open files."""
     params = {}
     for path, wanted in traverse_util.flatten_dict(shapes, sep="/").items():
         candidates = [prefix + name for name in _names(path, names) for prefix in ("", f"{kind}.", "model.")]
         name = next((name for name in candidates if name in held), None)
         if name is None:
-            near = nearest(difflib.get_close_matches(candidates[0], held, n=1))
-            raise InputError(f"{folder} has no tensor {candidates[0]!r}; expected it, as config.json describes a {kind} with it{near}")
+            near = _nearest(candidates[0], held)
+            raise InputError(
+                f"{folder} has no tensor {candidates[0]!r}; expected it, as config.json describes a {kind} with it{near}"
+            )
         tensor, shape = held[name].get_tensor(name), _shape(path, wanted.shape)
         if tensor.shape != shape:
             raise InputError(f"{folder} has the tensor {name!r} with shape {tensor.shape}; expected {shape}, as config.json says")

@@ -37,8 +37,8 @@ class Config:
     `positions`: added to the embeddings ("sinusoidal"), or known to self-attention alone: "rotary" (RoFormer), "relative" (T5's
     learned buckets, shared by the layers), "alibi". `remat`: each layer is computed again in the backward pass, to save memory.
 
-    What is fixed here and a field of pre-trained models' configs: `activation` of the feed-forward nets, `epsilon` of the norms, and
-    the ids of the tokens that fill up rows, begin a target and end it.
+    What is fixed here is a field of pre-trained models' configs: `activation` of the feed-forward nets, `epsilon` of the norms, and
+    ids of the tokens that fill up rows, begin a target and end it.
     """
 
     activation: ClassVar[str] = "relu"
@@ -104,9 +104,10 @@ def _within(packed: Packed, **also) -> Mask:
 
 
 class Encoder(nn.Module):
-    """Embeddings and encoder layers, which a model builds on; id `config.pad` is padding. A pure function of parameters, tokens and noise.
+    """Embeddings and encoder layers, which a model builds on; id `config.pad` is padding.
 
-    Differentiated in reverse, or forward over reverse; forward alone (`jax.jvp`) is refused by its linear layers.
+    A pure function of parameters, tokens and noise, differentiated in reverse, or forward over reverse; forward alone (`jax.jvp`) is
+    refused by its linear layers.
     """
 
     config: Config
