@@ -106,8 +106,8 @@ def _within(packed: Packed, **also) -> Mask:
 class Encoder(nn.Module):
     """Embeddings and encoder layers, which a model builds on; id `config.pad` is padding.
 
-    A pure function of parameters, tokens and noise, differentiated in reverse, or forward over reverse; forward alone (`jax.jvp`) is
-    refused by its linear layers.
+    A pure function of parameters, tokens and noise. Differentiated in reverse, or forward over reverse; forward alone (`jax.jvp`)
+    is refused by its linear layers.
     """
 
     config: Config

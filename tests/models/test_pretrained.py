@@ -218,6 +218,22 @@ def test_the_computation_may_have_another_type_and_route():
     assert 1e-4 < np.abs(out - case().expected["hidden_states"][-1]).max() < 0.2
 
 
+def test_norms_have_the_epsilon_of_the_config(tmp_path):
+    """One that is large enough to be seen, in that of the embeddings."""
+    c = case()
+    token_BS = c.expected["input_ids"]
+    model, params, _ = pretrained.load(written(tmp_path, c.config | {"layer_norm_eps": 0.5}, c.tensors))
+    table = lambda name: c.tensors[f"embeddings.{name}"]
+    x = (
+        table("word_embeddings.weight")[token_BS]
+        + table("position_embeddings.weight")[:19]
+        + table("token_type_embeddings.weight")[0]
+    )
+    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.5)
+    _, outputs, _ = looked_into(model, params, token_BS)
+    close(outputs["embedding_norm"], normal * table("LayerNorm.weight") + table("LayerNorm.bias"))
+
+
 def test_rows_longer_than_the_positions_are_refused():
     with pytest.raises(ValueError, match="rows have 41 tokens; expected at most 40, as there are positions"):
         case().model.apply({"params": case().params}, np.ones((1, 41), int))
