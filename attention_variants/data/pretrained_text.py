@@ -70,7 +70,7 @@ class SentencePiece:
         """The tokens of one line, "</s>" last."""
         code = LANGUAGE.findall(text)[:1] if LANGUAGE.match(text) else []
         pieces = code + self._model.encode(text.removeprefix("".join(code)), out_type=str)
-        begins = [n in (0, len(code)) or piece.startswith(SPACE) for n, piece in enumerate(pieces)]
+        begins = [n == 0 or piece.startswith(SPACE) for n, piece in enumerate(pieces)]
         word_S = np.array([*(np.cumsum(begins, dtype=int) - 1), -1], np.int32)
         words = [""] * (word_S.max() + 1)
         for piece, word in zip(pieces, word_S, strict=False):

@@ -23,7 +23,7 @@ from attention_variants import modules
 from attention_variants.errors import InputError, unknown
 
 PACKAGE, CONTRACT = "attention_variants.models", ("pretrained",)
-TENSORS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+TENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LEAVES = {  # what a module's parameters are called in files; those of norms were gamma and beta in the first ones
     "kernel": ("weight",),
     "embedding": ("weight",),
@@ -121,11 +121,13 @@ def _open(folder: pathlib.Path, found: Found, stack: contextlib.ExitStack) -> di
 
 def _conversion(folder: pathlib.Path, found: Found) -> str:
     """What to do where there is a pickle instead."""
-    if not (folder / PICKLE).exists():
+    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if not pickles:
         return ""
-    name = (found.get("architectures") or ["AutoModel"])[0]
+    name = str((found.get("architectures") or [""])[0])
+    name = name if name.isidentifier() else "AutoModel"  # it comes from a file, and is to be run
     line = f"{name}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r}, safe_serialization=True)"
-    return f' in place of {PICKLE}, which python -c "from transformers import {name}; {line}" converts'
+    return f' in place of {pickles[0]}, which python -c "from transformers import {name}; {line}" converts'
 
 
 def _params(shapes: dict, names: dict, kind: str, held: dict[str, Any], folder: pathlib.Path) -> dict:

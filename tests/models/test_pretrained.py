@@ -209,6 +209,7 @@ def test_files_of_half_precision_become_float32(tmp_path, dtype):
     _, params, _ = pretrained.load(tmp_path)
     wanted = jax.tree.map(lambda x: x.astype(dtype).astype("float32"), c.params)
     jax.tree.map(np.testing.assert_array_equal, params, wanted)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
 def test_the_computation_may_have_another_type_and_route():
@@ -334,6 +335,11 @@ def pickled(folder):
     (folder / "pytorch_model.bin").write_bytes(b"?")
 
 
+def pickled_by_a_stranger(folder):
+    pickled(folder)
+    configured(folder, architectures=["BertModel; import os"])
+
+
 def of_tensors(folder, drop=(), **add):
     written(folder, case().config, {name: x for name, x in (case().tensors | add).items() if name not in drop})
 
@@ -354,6 +360,7 @@ KEY = "encoder.layer.1.attention.self.key.weight"
             r"in place of pytorch_model.bin, which python -c \"from transformers import BertModel; BertModel.from_pretrained"
             r"\('.*'\).save_pretrained\('.*', safe_serialization=True\)\" converts$",
         ),
+        (pickled_by_a_stranger, r"which python -c \"from transformers import AutoModel; AutoModel.from_pretrained\("),
         (
             lambda f: configured(f, model_type="robert"),
             r"config.json: unknown model_type 'robert'; did you mean 'roberta'\? choose from bert, distilbert, marian, roberta$",
