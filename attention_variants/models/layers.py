@@ -4,18 +4,32 @@ Each sublayer f is wrapped as x ← norm(x + dropout(f(x))) (post-norm, Vaswani 
 x ← x + dropout(f(norm(x))) (pre-norm, Xiong et al. 2020).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from attention_variants.errors import unknown
 from attention_variants.models.affine import Affine
 from attention_variants.models.heads import Memory, MultiHeadAttention, Noise, trace
 from attention_variants.models.layer_norm import LayerNorm
 from attention_variants.ops.biases import RelativeBuckets
 from attention_variants.ops.dropout import Dropout, drop
 from attention_variants.ops.masks import Mask
+
+GELU, NEARLY_GELU = (functools.partial(nn.gelu, approximate=nearly) for nearly in (False, True))  # by erf, and by tanh
+ACTIVATIONS = {  # as configs of Hugging Face name them
+    "gelu": GELU,
+    "gelu_fast": NEARLY_GELU,
+    "gelu_new": NEARLY_GELU,
+    "gelu_pytorch_tanh": NEARLY_GELU,
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "swish": nn.silu,
+    "tanh": nn.tanh,
+}
 
 
 class Residual(nn.Module):
@@ -46,7 +60,7 @@ class ResidualDropout(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """max(0, x W₁ + b₁) W₂ + b₂ (section 3.3)."""
+    """f(x W₁ + b₁) W₂ + b₂, where f is the config's activation: max(0, ·) in section 3.3."""
 
     config: Any
 
@@ -56,11 +70,18 @@ class FeedForward(nn.Module):
         self.out = Affine(self.config.width, **types)
 
     def __call__(self, x):
-        return self.out(nn.relu(self.inner(x)))
+        return self.out(activation(self.config.activation)(self.inner(x)))
+
+
+def activation(name: str) -> Callable:
+    """The function of a name; InputError (with the nearest name) where there is none."""
+    if name not in ACTIVATIONS:
+        raise unknown("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]
 
 
 def layer_norm(config) -> LayerNorm:
-    return LayerNorm(epsilon=1e-5, dtype=config.dtype, param_dtype=config.param_dtype)
+    return LayerNorm(epsilon=config.epsilon, dtype=config.dtype, param_dtype=config.param_dtype)
 
 
 def attention(config, variant: Any, rotary: bool = False) -> MultiHeadAttention:
