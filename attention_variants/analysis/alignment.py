@@ -158,6 +158,8 @@ def known(loaded: runs.Loaded, links_file: str | None, text: str | None, base: i
 
 def draw(workdir, links_file=None, text=None, base: int = 1, reverse: bool = False, tell=print) -> list[pathlib.Path]:
     """Error rates by layer and head, a sentence's maps with the right links, and all numbers."""
+    if not workdir:
+        raise InputError("--workdir is missing; expected the folder of a training run")
     loaded = runs.Loaded(workdir, tell)
     if not hasattr(loaded.task, "forced"):
         raise InputError(f"{workdir} is no run of translation; expected one, whose cross-attention has alignments")
@@ -185,4 +187,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("text", None, "The sentence pairs that the links are of, `source ||| target` on each line.")
     flags.DEFINE_integer("base", 1, "The number of the first word in --links.", 0, 1)
     flags.DEFINE_bool("reverse", False, "Links are written target-source.")
-    start(draw, "links", "text", "base", "reverse")
+    start(draw, "workdir", "links", "text", "base", "reverse")

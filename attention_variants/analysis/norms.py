@@ -6,6 +6,7 @@
 Kobayashi et al. 2020 and 2021; `ops.norms` has the formulas.
 
     python -m attention_variants.analysis.norms --workdir=runs/demo       # pictures and norms.json below runs/demo/figures/norms
+    python -m attention_variants.analysis.norms --model=FOLDER --text=FILE --output=DIR    # BERT, RoBERTa, DistilBERT, Marian
 """
 
 import json
@@ -17,9 +18,10 @@ import numpy as np
 from absl import flags
 from scipy import stats
 
-from attention_variants.analysis import start
+from attention_variants.analysis import pretrained, start
 from attention_variants.analysis.blocks import MIXING, Block, Norms, blocks, measure, own_sources
 from attention_variants.analysis.heads import layers
+from attention_variants.errors import InputError
 from attention_variants.figures import norms as figures
 from attention_variants.figures.alignment import by_layer_and_head
 from attention_variants.train import runs
@@ -102,8 +104,16 @@ def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
     """Maps of an example and numbers of many, of every layer of a run: pictures and norms.json below its figures/norms."""
     loaded = runs.Loaded(workdir, tell)
     found = layers(loaded.task, loaded.params, loaded.model_state, loaded.place)
-    config = loaded.task.model.config
-    return report(loaded.params, found, config, loaded.workdir / "figures" / "norms")
+    return report(loaded.params, found, loaded.task.model.config, loaded.workdir / "figures" / "norms")
+
+
+def draw_pretrained(model: str, text: str | None, output: str | None, target: str | None = None) -> list[pathlib.Path]:
+    """The same of a pre-trained model's folder on the lines of a file, into a folder."""
+    for flag, value in (("--text", text), ("--output", output)):
+        if not value:
+            raise InputError(f"--model is given without {flag}; expected --model=FOLDER --text=FILE --output=DIR")
+    traced = pretrained.trace(model, text, target)
+    return report(traced.params, traced.layers, traced.config, pathlib.Path(output))
 
 
 def report(params, found: dict, config, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -128,7 +138,7 @@ def report(params, found: dict, config, folder: pathlib.Path) -> list[pathlib.Pa
         paths.append(folder / f"{name}.png")
         cut = np.s_[: int(real_BQ[0].sum()), : len(keys[0])]
         shown = example(measured, cut)
-        queries = keys[0] if own_sources(name) else [str(i) for i in range(cut[0].stop)]
+        queries = found[name.replace("cross", "self")][2][0]
         figures.maps(paths[-1], shown, queries[: cut[0].stop], keys[0], title=name.replace("_", " "))
     paths += [folder / f"{name}.png" for name in ("mixing", "weights_and_norms", "heads")]
     figures.mixing(paths[-3], mixing)
@@ -153,6 +163,19 @@ def example(found: Norms, cut) -> dict[str, np.ndarray]:
     return {name: np.asarray(map_QS)[cut] for name, map_QS in maps.items()}
 
 
+def main(workdir, model, text, output, target) -> list[pathlib.Path]:
+    """What the flags say."""
+    if bool(workdir) == bool(model):
+        raise InputError(
+            "expected --workdir=RUN, or --model=FOLDER with --text and --output; found " + ("both" if model else "neither")
+        )
+    return draw(workdir) if workdir else draw_pretrained(model, text, output, target)
+
+
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "The folder of a training run.")
-    start(draw)
+    flags.DEFINE_string("model", None, "A pre-trained model: a folder as Hugging Face's save_pretrained writes it.")
+    flags.DEFINE_string("text", None, "With --model: a file of lines, of which the first 64 are read.")
+    flags.DEFINE_string("output", None, "With --model: the folder for pictures and norms.json.")
+    flags.DEFINE_string("target", None, "With --model, of Marian: a file of translations; by default it makes them.")
+    start(main, "workdir", "model", "text", "output", "target")
