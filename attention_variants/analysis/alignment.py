@@ -115,7 +115,7 @@ def align(task, params, gold: Gold, place, *, characters: bool = False) -> Found
     config, best, sizes = task.model.config, {}, {}
     for rows, layers in task.forced(params, texts, place):
         cross = sorted((name for name in layers if not blocks.own_sources(name)), key=lambda name: int(name.split("_")[1]))
-        found = blocks.blocks(params, {name: layers[name] for name in cross}, post=config.norm == "post")
+        found = blocks.blocks(params, {name: layers[name] for name in cross}, config)
         of_layers = [maps(block, config.epsilon) for block in found.values()]
         for kind in of_layers[0]:
             map_BLKTS = np.stack([of[kind] for of in of_layers], 1)

@@ -67,12 +67,12 @@ class Norms(NamedTuple):
         return self.weights_BHQS * self.lengths_BHS[:, :, None]
 
 
-def blocks(params, layers: dict, post: bool) -> dict[str, Block]:
+def blocks(params, layers: dict, config) -> dict[str, Block]:
     """By attention layer, "encoder_0_self_attention" say.
 
     Args:
       params: of the model. layers: the entries in the collection "trace", as `models.layers.traces` has them.
-      post: layer normalisation stands after the residual connection.
+      config: the model's, whose `norm` says whether layer normalisation stands after residual connections.
 
     Raises:
       InputError: attention without an output projection or a residual connection.
@@ -82,7 +82,7 @@ def blocks(params, layers: dict, post: bool) -> dict[str, Block]:
         if "before_BQD" not in trace:
             raise InputError(f"{name} has no residual connection around it; expected a Transformer's attention")
         layer, attention = params[name[: -len(_kind(name)) - 1]], _kind(name)
-        norm = layer[f"{attention}_residual"]["norm"] if post else None
+        norm = layer[f"{attention}_residual"]["norm"] if config.norm == "post" else None
         around = (trace[key] for key in ("v_BSHV", "x_BSD", "before_BQD", "after_BQD"))
         found[name] = Block(trace_weights(trace), *around, layer[attention]["out"], norm)
     return found

@@ -86,7 +86,7 @@ def layers(task, params, model_state, place) -> dict:
         return task.attention(params, model_state, place)
     whole = lambda trace: np.ones(trace["q_BQHK"].shape[:2], bool)
     found = task.traces(params, model_state, place)
-    return {name: (trace, whole(trace), [list(map(str, keys))]) for name, (trace, _, keys) in found.items()}
+    return {name: (trace, whole(trace), [keys] * len(whole(trace))) for name, (trace, _, keys) in found.items()}
 
 
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:

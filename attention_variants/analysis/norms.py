@@ -124,7 +124,7 @@ def report(params, found: dict, config, folder: pathlib.Path) -> list[pathlib.Pa
       config: the model's, of which `norm` and `epsilon` are read.
     """
     read, paths, mixing, scatter, by_head = {}, [], {}, {}, {}
-    for name, block in blocks(params, {name: trace for name, (trace, *_) in found.items()}, config.norm == "post").items():
+    for name, block in blocks(params, {name: trace for name, (trace, *_) in found.items()}, config).items():
         _, real_BQ, keys = found[name]
         measured = measure(block, own=own_sources(name), epsilon=config.epsilon)
         kind_BS = kinds(keys, block.weights_BHQS.shape[-1])
@@ -166,8 +166,9 @@ def example(found: Norms, cut) -> dict[str, np.ndarray]:
 def main(workdir, model, text, output, target) -> list[pathlib.Path]:
     """What the flags say."""
     if bool(workdir) == bool(model):
+        which = "both" if model else "neither"
         raise InputError(
-            "expected --workdir=RUN, or --model=FOLDER with --text and --output; found " + ("both" if model else "neither")
+            f"found {which} of --workdir and --model; expected --workdir=RUN, or --model=FOLDER --text=FILE --output=DIR"
         )
     return draw(workdir) if workdir else draw_pretrained(model, text, output, target)
 

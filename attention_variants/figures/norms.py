@@ -61,3 +61,25 @@ def weights_and_norms(path: pathlib.Path, found: Mapping[str, tuple[np.ndarray, 
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=7, frameon=False, markerscale=4)
     write(figure, path, "what a key carries over the weight it gets")
+
+
+def agreement(path: pathlib.Path, found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> None:
+    """Writes a PNG with a panel for each truth, and for each layer a bar for each kind of map: mean, and one deviation about it.
+
+    Args:
+      found: by layer, kind of map and truth, (mean, standard deviation) of a rank correlation.
+    """
+    layers, kinds = list(found), list(next(iter(found.values())))
+    truths = list(found[layers[0]][kinds[0]])
+    figure, axes = panels(len(truths), 1.6 + 0.25 * len(layers) * len(kinds), 3.0)
+    for panel, truth in zip(axes, truths, strict=False):
+        for n, (kind, colour) in enumerate(zip(kinds, COLOURS, strict=False)):
+            at = np.arange(len(layers)) + (n - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
+            mean, deviation = np.array([found[layer][kind][truth] for layer in layers]).T
+            panel.bar(at, mean, 0.8 / len(kinds), yerr=deviation, color=colour, error_kw={"elinewidth": 0.7}, label=kind)
+        panel.axhline(0.0, color="k", linewidth=0.5)
+        panel.set_xticks(range(len(layers)), [plain(layer.replace("_", " ")) for layer in layers], rotation=90, fontsize=7)
+        panel.set_title(f"agreement with {truth}", fontsize=9)
+        panel.set_ylabel("rank correlation", fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7, frameon=False)
+    write(figure, path, "what a layer gives to a token, and whether it matters")

@@ -202,9 +202,8 @@ class Task:
         }
         if split == data.names[-1]:
             numbers |= self._floors(self.seed, split)
-        names = self.classes
         columns = zip([data.texts[i] for i in rows], label_N, answer_N, strict=True)
-        return numbers, [dict(source=text, reference=names[label], answer=names[answer]) for text, label, answer in columns]
+        return numbers, [dict(source=text, reference=self.classes[y], answer=self.classes[a]) for text, y, a in columns]
 
     def predict(self, params, model_state, lines, place) -> tuple[list[str], list[str]]:
         """One class per line, and sentences on what was unusual: lines longer than in training, lines without a known word."""
@@ -227,11 +226,14 @@ class Task:
         names = ["[CLS]"] * (self.model.config.pooling == "cls") + self.vocabulary.pieces(row)
         return {name: (trace, names, names) for name, trace in sorted(self._trace(params, jnp.asarray(row)[None]).items())}
 
+    def sentences(self, place) -> dict[str, np.ndarray]:
+        """The first validation sentences, as a batch whose `source` are their tokens."""
+        return together(self._of(self._split(self.seed).validation), multiple=place.multiple)
+
     def attention(self, params, model_state, place) -> dict:
-        """By layer, what weights can be recomputed from, which queries are tokens, and the keys: the first validation sentences."""
+        """By layer, what weights can be recomputed from, which queries are tokens, and the keys: of `sentences`."""
         del model_state
-        batch = together(self._of(self._split(self.seed).validation), multiple=place.multiple)
-        front = int(self.model.config.pooling == "cls")
+        batch, front = self.sentences(place), int(self.model.config.pooling == "cls")
         keys = [["[CLS]"] * front + self.vocabulary.pieces(row) for row in batch["source"]]
         real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (front, 0)), "edge")
         return {name: (trace, real_BQ, keys) for name, trace in self._trace(params, place(batch)["source"]).items()}

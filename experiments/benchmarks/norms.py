@@ -62,7 +62,7 @@ def whole_model(quick: bool) -> list[Table]:
 
     def read(params, token_BS):
         out_BSD, traced = model.apply({"params": params}, token_BS, mutable=["trace"])
-        return out_BSD, blocks.blocks(params, traces(traced["trace"]), post=True)
+        return out_BSD, blocks.blocks(params, traces(traced["trace"]), model.config)
 
     def everything(params, token_BS):
         out_BSD, found = read(params, token_BS)

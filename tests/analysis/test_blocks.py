@@ -24,7 +24,7 @@ def model(variant, norm: str):
     drawn = lambda path, x: x + 0.3 * jax.random.normal(jax.random.key(len(str(path))), x.shape)
     params = {"params": jax.tree_util.tree_map_with_path(drawn, variables["params"])}
     _, traced = jax.jit(lambda of: built.apply(of, source, target, mutable=["trace"]))(params)
-    found = blocks.blocks(params["params"], layers.traces(traced["trace"]), post=norm == "post")
+    found = blocks.blocks(params["params"], layers.traces(traced["trace"]), config)
     return found, params["params"], traced["trace"]
 
 
@@ -85,4 +85,4 @@ def test_mixing_ratios_are_shares():
 
 def test_attention_without_a_block_around_it_is_refused():
     with pytest.raises(InputError, match="smoother has no residual connection around it"):
-        blocks.blocks({}, {"smoother": {}}, post=False)
+        blocks.blocks({}, {"smoother": {}}, None)
