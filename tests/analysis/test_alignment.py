@@ -1,9 +1,15 @@
 """Links that a map holds are those of a slow loop over its words, in both settings, and the pieces of words do not matter."""
 
+import json
+
 import numpy as np
 import pytest
 
-from attention_variants.analysis import alignment
+from attention_variants.analysis import alignment, blocks
+from attention_variants.data import links
+from attention_variants.errors import InputError
+from attention_variants.train import loop, runs
+from configs import classification
 
 SOURCE_S, TARGET_T = [0, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6], [0, 0, 1, 2, 2, 2, 3]  # 7 words of 11 pieces, 4 of 7
 HEADS = 3
@@ -108,3 +114,50 @@ def test_links_do_not_depend_on_the_scale(factor):
 def test_maps_and_words_that_do_not_fit_are_value_errors(source_S, target_T, message):
     with pytest.raises(ValueError, match=message):
         alignment.links_of(drawn(0)[0], source_S, target_T, "AWO")
+
+
+def test_a_run_of_dates(trained, capsys):
+    """Counts of every layer and head are those of links that are found pair by pair, without other pairs beside them."""
+    loaded = runs.Loaded(trained[0], print)
+    source, data = loaded.task.source, loaded.task.data
+    gold, characters = alignment.known(loaded, None, None, 1, False)
+    assert characters
+    few = type(gold)(*(side[:7] for side in gold))
+    found = alignment.align(loaded.task, loaded.params, few, loaded.place, characters=True)
+    texts = source.read(data, "test")
+    alone = {(kind, setting): [] for kind in ("weights", "norms") for setting in alignment.STEPS}
+    for n in range(7):
+        pair = [texts.source[n]], [texts.target[n]]
+        (rows, layers), *others = loaded.task.forced(loaded.params, pair, loaded.place)
+        at = rows.tolist().index(0)
+        assert not others
+        cross = {name: trace for name, trace in layers.items() if "cross" in name}
+        (block,) = blocks.blocks(loaded.params, cross, loaded.task.model.config).values()
+        # The first token is white space that the vocabulary puts in front; it and the first character are one.
+        owners = [[0, *range(len(text))] for (text,) in pair]
+        for kind, map_BKTS in alignment.maps(block, 1e-5).items():
+            if kind in ("weights", "norms"):
+                cut = map_BKTS[at, :, : len(owners[1]) + 1, : len(owners[0]) + 1]
+                for setting in alignment.STEPS:
+                    alone[kind, setting].append([alignment.links_of(map_TS, *owners, setting) for map_TS in cut])
+    for (kind, setting), of_pairs in alone.items():
+        expected = [links.count(list(of_map), few) for of_map in zip(*of_pairs, strict=True)]
+        assert found.counts[kind][setting] == [expected]
+    paths = alignment.draw(trained[0])
+    assert all(path.stat().st_size > 0 for path in paths)
+    report = json.loads(paths[-1].read_text())
+    assert report["oracle"] <= np.min(report["weights"]["AWI"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["pairs"] == len(gold.sure)
+
+
+def test_what_is_not_to_be_had(trained, tmp_path):
+    loaded = runs.Loaded(trained[0], print)
+    with pytest.raises(InputError, match="--links and --text belong together"):
+        alignment.known(loaded, "links", None, 1, False)
+    with pytest.raises(InputError, match="--workdir is missing"):
+        alignment.draw(None)
+    config = classification.get_config("tiny")
+    config.run.duration = "2 steps"
+    loop.train(config, tmp_path / "run", quiet=True)
+    with pytest.raises(InputError, match="is no run of translation; expected one, whose cross-attention has alignments"):
+        alignment.draw(tmp_path / "run")
