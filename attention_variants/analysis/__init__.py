@@ -7,14 +7,18 @@ from attention_variants.train import program
 from attention_variants.train.cli import prepare
 
 
-def start(draw) -> None:
-    """Runs a module as a program that has the flag --workdir: prints the paths of the pictures that `draw(workdir)` makes."""
+def start(draw, *names: str) -> None:
+    """Runs a module as a program that prints the paths of the pictures that `draw` makes.
+
+    Args:
+      names: of the flags whose values `draw` gets; by default "workdir", which is then wanted.
+    """
 
     def main():
         prepare()
-        if not flags.FLAGS.workdir:
+        if not names and not flags.FLAGS.workdir:
             raise InputError("--workdir is missing; expected the folder of a training run")
-        for path in draw(flags.FLAGS.workdir):
+        for path in draw(*(flags.FLAGS[name].value for name in names or ("workdir",))):
             print(path)
 
     program.start(main)

@@ -46,20 +46,20 @@ def alike(params, layers: dict) -> dict[str, Alike]:
     """By attention layer.
 
     Args:
-      params: of the model. layers: by layer, its trace and which queries are real, as a task's `attention` has them.
+      params: of the model. layers: by layer, its trace and which queries are real, as a task's `attention` has them first.
 
     Raises:
       InputError: no layer has two heads.
     """
     kernels = {group.name: group for group in groups.find(params)} if _projected(params) else {}
     leaves, found = groups.by_path(params), {}
-    for name, (trace, real_BQ) in layers.items():
+    for name, (trace, real_BQ, *_) in layers.items():
         if trace["q_BQHK"].shape[2] < 2:
             continue
         matrices = {
             path.split("/")[-2]: similarity.cosines(jnp.moveaxis(group.views(leaves)[0][0], 1, 0).reshape(group.heads, -1))
             for path, group in kernels.items()
-            if "_".join(path.split("/")[:-2]) in (name, f"{name}_self_attention")
+            if "_".join(path.split("/")[:-2]) == name
         }
         outputs_HH, divergence_HH = _of_maps(trace_weights(trace), trace["v_BSHV"], real_BQ)
         matrices |= {"outputs": outputs_HH, "divergence": divergence_HH}
@@ -81,11 +81,12 @@ def _projected(params) -> bool:
 
 
 def layers(task, params, model_state, place) -> dict:
-    """By layer, a trace of many validation examples, and which queries are real."""
+    """By layer, a trace of many validation examples, which queries are real, and the names of each example's keys."""
     if hasattr(task, "attention"):
         return task.attention(params, model_state, place)
     whole = lambda trace: np.ones(trace["q_BQHK"].shape[:2], bool)
-    return {name: (trace, whole(trace)) for name, (trace, *_) in task.traces(params, model_state, place).items()}
+    found = task.traces(params, model_state, place)
+    return {name: (trace, whole(trace), [keys] * len(whole(trace))) for name, (trace, _, keys) in found.items()}
 
 
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:

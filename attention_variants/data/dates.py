@@ -7,9 +7,11 @@ day.month.year and slashes month/day/year.
 
 import dataclasses
 import datetime
+import itertools
 import random
 
 from attention_variants.data import Pairs
+from attention_variants.data.links import Gold
 from attention_variants.errors import InputError
 
 METRIC = "exact_match"
@@ -79,3 +81,25 @@ def write(date: datetime.date, draw: random.Random):
 def ordinal(day: int) -> str:
     """The ending of a day's number: st, nd, rd or th."""
     return "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+
+
+def gold(pairs: Pairs) -> Gold:
+    """The links between characters that the alignments of `pairs` come to.
+
+    A digit is surely linked with the digit it becomes: units with units, and so on. A digit that no other becomes, such as the 0 of
+    03 or the 19 of 1998 out of 98, may have any digit of its number. The letters of a month's name, and the ending of an ordinal,
+    may belong to every digit of the month or day. Hyphens, weekdays and all other characters have no link.
+    """
+    sure, possible = [], []
+    for source, alignments in zip(pairs.source, pairs.alignments, strict=True):
+        sure.append(set())
+        possible.append(set())
+        for span, (low, high) in alignments:
+            digits = [s for s in range(*span) if source[s].isdigit()]
+            letters = [s for s in range(*span) if not source[s].isdigit()]
+            sure[-1].update(zip(digits, range(high - len(digits), high), strict=True))
+            possible[-1].update(
+                itertools.product(digits, range(low, high - len(digits))), itertools.product(letters, range(low, high))
+            )
+        possible[-1] |= sure[-1]
+    return Gold(list(map(list, pairs.source)), list(map(list, pairs.target)), sure, possible)

@@ -9,6 +9,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
+import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -73,6 +74,17 @@ class Subwords:
         """The token ids of each sentence, END last."""
         chunks = (sentences[i : i + CHUNK] for i in range(0, len(sentences), CHUNK))
         return Ragged.of([*e.ids, END] for chunk in chunks for e in self._tokenizer.encode_batch(chunk))
+
+    def owners(self, sentences: list[str], characters: bool = False) -> list[np.ndarray]:
+        """For each token of each sentence, without END, the number of the word that it is of, or else of the character.
+
+        Words are what white space separates; the white space before a word is its own.
+        """
+        found = []
+        for encoding, sentence in zip(self._tokenizer.encode_batch(sentences), sentences, strict=True):
+            ends = [match.end() for match in re.finditer("(?s)." if characters else r"\S+", sentence)]
+            found.append(np.searchsorted(ends, [start for start, _ in encoding.offsets], side="right"))
+        return found
 
     def decode(self, rows: Iterable[Iterable[int]]) -> list[str]:
         """The text of each row of ids; what follows END, and special tokens, are left out."""

@@ -1,7 +1,8 @@
 """Turning a model into output tokens: compiled, batched, cached, no Python loop over tokens; it stops when every row has ended.
 
-All functions take a source (B, S), whose rows of padding only yield padding, and return tokens (B, length): END and then padding
-where a row ended. `length` is static: one program per length. What happens in a row does not depend on the other rows.
+All functions take a source (B, S), whose rows of padding only yield padding, and return tokens (B, length): the token that ends
+and then padding where a row ended; the model's config has their ids. `length` is static: one program per length. What happens in a
+row does not depend on the other rows.
 """
 
 import functools
@@ -12,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attention_variants.data.tokens import BEGIN, END, PAD
 from attention_variants.models.transformer import Transformer
 
-NEVER = (PAD, BEGIN)  # tokens that are never written
+
+def never(config) -> jax.Array:
+    """The tokens that are not written whatever the logits."""
+    return jnp.array([config.pad, config.begin])
 
 
 @functools.partial(jax.jit, static_argnames=("model", "length"))
@@ -46,13 +49,13 @@ def sample(model: Transformer, params, source_BS, key, id_B, *, length: int, tem
 
 
 def _one_by_one(model, params, source_BS, length: int, choose) -> jax.Array:
-    bound = functools.partial(model.apply, {"params": params})
+    config, bound = model.config, functools.partial(model.apply, {"params": params})
     encoded, mask = bound(source_BS, method="encode")
     start = dict(
         at=0,
-        token_B=jnp.full(source_BS.shape[:1], BEGIN, jnp.int32),
-        ended_B=(source_BS == PAD).all(1),
-        out_BT=jnp.full((source_BS.shape[0], length), PAD, jnp.int32),
+        token_B=jnp.full(source_BS.shape[:1], config.begin, jnp.int32),
+        ended_B=(source_BS == config.pad).all(1),
+        out_BT=jnp.full((source_BS.shape[0], length), config.pad, jnp.int32),
         caches=bound(encoded, mask, length, method="start"),
     )
 
@@ -61,12 +64,12 @@ def _one_by_one(model, params, source_BS, length: int, choose) -> jax.Array:
 
     def step(s):
         logits_B1V, caches = bound(s["token_B"][:, None], s["at"], mask, s["caches"], method="step")
-        chosen_B = choose(logits_B1V[:, 0].at[:, jnp.array(NEVER)].set(-jnp.inf), s["at"])
-        token_B = jnp.where(s["ended_B"], PAD, chosen_B.astype(jnp.int32))
+        chosen_B = choose(logits_B1V[:, 0].at[:, never(config)].set(-jnp.inf), s["at"])
+        token_B = jnp.where(s["ended_B"], config.pad, chosen_B.astype(jnp.int32))
         return dict(
             at=s["at"] + 1,
             token_B=token_B,
-            ended_B=s["ended_B"] | (token_B == END),
+            ended_B=s["ended_B"] | (token_B == config.end),
             out_BT=s["out_BT"].at[:, s["at"]].set(token_B),
             caches=caches,
         )
@@ -85,7 +88,7 @@ def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams
       beams: N, how many hypotheses are followed. length_penalty: α; 0 is none, more favours longer translations.
       limit_B: the most tokens of each row, at most `length`, which it is by default.
     """
-    bound, batch = functools.partial(model.apply, {"params": params}), source_BS.shape[0]
+    bound, batch, config = functools.partial(model.apply, {"params": params}), source_BS.shape[0], model.config
     encoded, mask = bound(source_BS, method="encode")
     take = lambda x_BM, which_BN: jax.vmap(lambda x, which: x[which])(x_BM, which_BN)
     penalised = lambda log_p, written: log_p / ((5 + written) / 6) ** length_penalty
@@ -94,13 +97,13 @@ def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams
     running_B = lambda s: (s["ended_B"] < beams) & (s["at"] < limit_B)
     start = dict(
         at=0,
-        token_BN=jnp.full((batch, beams), BEGIN, jnp.int32),
+        token_BN=jnp.full((batch, beams), config.begin, jnp.int32),
         alive_BN=nothing.at[:, 0].set(0.0),  # log p of what is followed; at first all beams are the same one
-        out_BNT=jnp.full((batch, beams, length), PAD, jnp.int32),
+        out_BNT=jnp.full((batch, beams, length), config.pad, jnp.int32),
         sees_BNS=jnp.zeros((batch, beams, length * beams), bool),
         score_BN=nothing,  # of hypotheses that have ended, the best first
-        ended_BNT=jnp.full((batch, beams, length), PAD, jnp.int32),
-        ended_B=jnp.where((source_BS == PAD).all(1), beams, 0),  # how many have
+        ended_BNT=jnp.full((batch, beams, length), config.pad, jnp.int32),
+        ended_B=jnp.where((source_BS == config.pad).all(1), beams, 0),  # how many have
         caches=bound(encoded, mask, length * beams, method="start"),
     )
 
@@ -109,19 +112,19 @@ def beam(model: Transformer, params, source_BS: jax.Array, *, length: int, beams
         itself_BNN = jnp.broadcast_to(jnp.eye(beams, dtype=bool), (batch, beams, beams))
         sees_BNS = lax.dynamic_update_slice_in_dim(s["sees_BNS"], itself_BNN, at * beams, axis=2)
         logits_BNV, caches = bound(s["token_BN"], at, mask, s["caches"], sees_BNS, method="step")
-        log_p_BNV = jax.nn.log_softmax(logits_BNV).at[:, :, jnp.array(NEVER)].set(-jnp.inf) + s["alive_BN"][:, :, None]
+        log_p_BNV = jax.nn.log_softmax(logits_BNV).at[:, :, never(config)].set(-jnp.inf) + s["alive_BN"][:, :, None]
         vocabulary = log_p_BNV.shape[-1]
         # Twice as many as beams, so that as many go on even where each beam has an ending among them.
         log_p_BM, place_BM = top_k(log_p_BNV.reshape(batch, -1), 2 * beams)
         parent_BM, token_BM = place_BM // vocabulary, (place_BM % vocabulary).astype(jnp.int32)
         out_BMT = take(s["out_BNT"], parent_BM).at[:, :, at].set(token_BM)
-        ends_BM = (token_BM == END) & jnp.isfinite(log_p_BM)
+        ends_BM = (token_BM == config.end) & jnp.isfinite(log_p_BM)
         running_B1 = running_B(s)[:, None]
 
         new_BN = ends_BM[:, :beams] & running_B1
         new_score_BN = jnp.where(new_BN, penalised(log_p_BM[:, :beams], at + 1), -jnp.inf)
         score_BN, best_BN = lax.top_k(jnp.concatenate([s["score_BN"], new_score_BN], 1), beams)
-        alive_BN, next_BN = lax.top_k(jnp.where(token_BM == END, -jnp.inf, log_p_BM), beams)
+        alive_BN, next_BN = lax.top_k(jnp.where(token_BM == config.end, -jnp.inf, log_p_BM), beams)
         return dict(
             at=at + 1,
             token_BN=take(token_BM, next_BN),

@@ -208,6 +208,7 @@ class MultiHeadAttention(nn.Module):
         q_BQHK = project("query", inputs_q)
         if memory is None:
             k_BSHK, v_BSHV = project("key", inputs_k), project("value", inputs_v)
+            trace(self, x_BSD=inputs_v)
             score = score_of(q_BQHK if own else None, k_BSHK, mask, self._rows(inputs_q.shape[0], deterministic, noise))
             keys = score.prepare_keys(k_BSHK, k_at_BS)
         else:
@@ -223,10 +224,10 @@ class MultiHeadAttention(nn.Module):
             dropout=self._dropout(inputs_q.shape[0], deterministic, noise),
             route=self.route,
         )
-        self._trace(score=score, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ)
+        trace(self, score=score, mask=mask, bias=bias, log_normaliser_BHQ=log_normaliser_BHQ)
         turned = lambda x, at: rotate(x, at) if self.rotary and x is not None else x
         vectors = dict(q_BQHK=turned(q_BQHK, q_at_BQ), k_BSHK=turned(k_BSHK, k_at_BS))
-        self._trace(queries=queries, keys=keys, v_BSHV=v_BSHV, **vectors)
+        trace(self, queries=queries, keys=keys, v_BSHV=v_BSHV, **vectors)
         if noise is not None and noise.repel is not None:
             out_BQHV = noise.repel(out_BQHV, "/".join(self.path))
         return projection(
@@ -254,11 +255,12 @@ class MultiHeadAttention(nn.Module):
             return None
         return Dropout(self.dropout_rate, self.make_rng("dropout"), jnp.arange(batch))
 
-    def _trace(self, **values):
-        """Sows what the weights can be recomputed from into the collection "trace", where the caller made it mutable."""
-        if not self.is_initializing():
-            for name, value in values.items():
-                self.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+def trace(module: nn.Module, **values):
+    """Sows what an analysis may ask for into the collection "trace", where the caller made it mutable."""
+    if not module.is_initializing():
+        for name, value in values.items():
+            module.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 def sown_losses(variables: dict, real_B: jax.Array) -> jax.Array | float:
@@ -277,4 +279,7 @@ def trace_weights(trace: dict, **which) -> jax.Array:
       which: `heads` and `rows`, as in `ops.attend.weights`.
     """
     given = {name: trace[name] for name in ("score", "mask", "bias")}
-    return attend_lib.weights(trace["queries"], trace["keys"], trace["log_normaliser_BHQ"], **given, **which)
+    found = attend_lib.weights(trace["queries"], trace["keys"], trace["log_normaliser_BHQ"], **given, **which)
+    # All keys are here, so rounding of the log-normaliser, which may be far from 0, need not stay.
+    total = found.sum(-1, keepdims=True)
+    return found / jnp.where(total > 0, total, 1.0)

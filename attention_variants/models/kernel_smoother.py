@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from attention_variants import variants
 from attention_variants.errors import unknown
-from attention_variants.models.heads import Noise
+from attention_variants.models.heads import Noise, trace
 from attention_variants.ops import attend as attend_lib
 from attention_variants.ops.masks import Mask
 
@@ -57,10 +57,8 @@ class KernelSmoother(nn.Module):
         out_BNHO, log_normaliser_BHN = attend_lib.attend_prepared(
             *prepared, y_BNO[:, :, None], score=score, mask=mask, route=self.config.route
         )
-        if not self.is_initializing():
-            traced = dict(score=score, queries=prepared[0], keys=prepared[1], mask=mask, bias=None, q_BQHK=x_BNHF, k_BSHK=x_BNHF)
-            for name, value in (traced | {"log_normaliser_BHQ": log_normaliser_BHN}).items():
-                self.sow("trace", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        trace(self, score=score, mask=mask, bias=None, log_normaliser_BHQ=log_normaliser_BHN)
+        trace(self, queries=prepared[0], keys=prepared[1], q_BQHK=x_BNHF, k_BSHK=x_BNHF)
         return out_BNHO[:, :, 0]
 
 

@@ -4,18 +4,32 @@ Each sublayer f is wrapped as x ← norm(x + dropout(f(x))) (post-norm, Vaswani 
 x ← x + dropout(f(norm(x))) (pre-norm, Xiong et al. 2020).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from attention_variants.errors import unknown
 from attention_variants.models.affine import Affine
-from attention_variants.models.heads import Memory, MultiHeadAttention, Noise
+from attention_variants.models.heads import Memory, MultiHeadAttention, Noise, trace
 from attention_variants.models.layer_norm import LayerNorm
 from attention_variants.ops.biases import RelativeBuckets
 from attention_variants.ops.dropout import Dropout, drop
 from attention_variants.ops.masks import Mask
+
+GELU, NEARLY_GELU = (functools.partial(nn.gelu, approximate=nearly) for nearly in (False, True))  # by erf, and by tanh
+ACTIVATIONS = {  # as configs of Hugging Face name them
+    "gelu": GELU,
+    "gelu_fast": NEARLY_GELU,
+    "gelu_new": NEARLY_GELU,
+    "gelu_pytorch_tanh": NEARLY_GELU,
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "swish": nn.silu,
+    "tanh": nn.tanh,
+}
 
 
 class Residual(nn.Module):
@@ -29,8 +43,11 @@ class Residual(nn.Module):
 
     def __call__(self, x, noise: Noise | None, sublayer: Callable):
         if self.config.norm == "pre":
-            return x + self.dropout(sublayer(self.norm(x)), noise)
-        return self.norm(x + self.dropout(sublayer(x), noise))
+            after = x + self.dropout(sublayer(self.norm(x)), noise)
+        else:
+            after = self.norm(x + self.dropout(sublayer(x), noise))
+        trace(self, before_BQD=x, after_BQD=after)
+        return after
 
 
 class ResidualDropout(nn.Module):
@@ -43,7 +60,7 @@ class ResidualDropout(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """max(0, x W₁ + b₁) W₂ + b₂ (section 3.3)."""
+    """f(x W₁ + b₁) W₂ + b₂, where f is the config's activation: max(0, ·) in section 3.3."""
 
     config: Any
 
@@ -53,11 +70,18 @@ class FeedForward(nn.Module):
         self.out = Affine(self.config.width, **types)
 
     def __call__(self, x):
-        return self.out(nn.relu(self.inner(x)))
+        return self.out(activation(self.config.activation)(self.inner(x)))
+
+
+def activation(name: str) -> Callable:
+    """The function of a name; InputError (with the nearest name) where there is none."""
+    if name not in ACTIVATIONS:
+        raise unknown("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]
 
 
 def layer_norm(config) -> LayerNorm:
-    return LayerNorm(epsilon=1e-5, dtype=config.dtype, param_dtype=config.param_dtype)
+    return LayerNorm(epsilon=config.epsilon, dtype=config.dtype, param_dtype=config.param_dtype)
 
 
 def attention(config, variant: Any, rotary: bool = False) -> MultiHeadAttention:
@@ -90,6 +114,18 @@ class EncoderLayer(nn.Module):
         attend = lambda x: self.self_attention(x, mask=mask, bias=bias, noise=noise)
         x_BSD = self.self_attention_residual(x_BSD, noise, attend)
         return self.feed_forward_residual(x_BSD, noise, self.feed_forward)
+
+
+def traces(traced: dict) -> dict[str, dict]:
+    """By attention layer, "decoder_0_cross_attention" say, its entry in the collection "trace", of a model of these layers.
+
+    Beside what attention has sown there are `before_BQD` and `after_BQD`, what goes into the block around it and what comes out.
+    """
+    found = {}
+    for layer, sown in traced.items():
+        attentions = {name: of for name, of in sown.items() if name.endswith("attention")}
+        found |= {f"{layer}_{name}": of | sown.get(f"{name}_residual", {}) for name, of in attentions.items()}
+    return found
 
 
 class LayerCache(NamedTuple):

@@ -5,13 +5,13 @@ One embedding matrix, scaled by √D, serves source, target and output (section 
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attention_variants.data.tokens import BEGIN, PAD
+from attention_variants.data.tokens import BEGIN, END, PAD
 from attention_variants.errors import InputError, unknown
 from attention_variants.models.heads import Noise
 from attention_variants.models.layers import DecoderLayer, EncoderLayer, LayerCache, RelativeBias, ResidualDropout, layer_norm
@@ -36,7 +36,16 @@ class Config:
 
     `positions`: added to the embeddings ("sinusoidal"), or known to self-attention alone: "rotary" (RoFormer), "relative" (T5's
     learned buckets, shared by the layers), "alibi". `remat`: each layer is computed again in the backward pass, to save memory.
+
+    What is fixed here is a field of pre-trained models' configs: `activation` of the feed-forward nets, `epsilon` of the norms, and
+    ids of the tokens that fill up rows, begin a target and end it.
     """
+
+    activation: ClassVar[str] = "relu"
+    epsilon: ClassVar[float] = 1e-5
+    pad: ClassVar[int] = PAD
+    begin: ClassVar[int] = BEGIN
+    end: ClassVar[int] = END
 
     layers: int = 6
     width: int = 512
@@ -95,9 +104,10 @@ def _within(packed: Packed, **also) -> Mask:
 
 
 class Encoder(nn.Module):
-    """Embeddings and encoder layers, which a model builds on; id `PAD` is padding. A pure function of parameters, tokens and noise.
+    """Embeddings and encoder layers, which a model builds on; id `config.pad` is padding.
 
-    Differentiated in reverse, or forward over reverse; forward alone (`jax.jvp`) is refused by its linear layers.
+    A pure function of parameters, tokens and noise. Differentiated in reverse, or forward over reverse; forward alone (`jax.jvp`)
+    is refused by its linear layers.
     """
 
     config: Config
@@ -123,7 +133,7 @@ class Encoder(nn.Module):
 
     def encode(self, source_BS, noise: Noise | None = None, packed: Packed | None = None):
         """The encoder's output (B, S, D) and the mask that hides the source's padding."""
-        mask = Mask(k_valid=source_BS != PAD)
+        mask = Mask(k_valid=source_BS != self.config.pad)
         if packed is not None:
             mask = _within(packed, k_valid=mask.k_valid)
         x_BSD = self.source_dropout(self._embed(source_BS, packed and packed.at_BQ), noise)

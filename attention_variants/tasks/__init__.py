@@ -27,8 +27,8 @@ A task file holds
                                              by layer: a `trace` of attention (`models.heads`), and names of the queries and keys
                                              to show, which may be fewer than it has
     attention(params, model_state, place) -> dict
-                                             by layer: a `trace` of many validation examples, and (B, Q) which queries are real;
-                                             may be left out where those of `traces` are of many
+                                             by layer: a `trace` of many validation examples, (B, Q) which queries are real, and
+                                             the names of each example's keys; may be left out where those of `traces` are of many
     figures(params, model_state, place, folder) -> paths, the one to look at first
     width                                    D, for the Transformer paper's learning-rate schedule
 """

@@ -16,12 +16,13 @@ import numpy as np
 
 from attention_variants import data as sources
 from attention_variants import models, tasks
-from attention_variants.data import Split, baselines, labelled, vectors
+from attention_variants.data import baselines, labelled, vectors
 from attention_variants.data.batches import Batches, Ragged, Tokens, together
 from attention_variants.data.labelled import Labelled
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import BEGIN, END, PAD, UNKNOWN
 from attention_variants.errors import InputError
+from attention_variants.models import layers
 from attention_variants.models.heads import check_route, noise_of, sown_losses, trace_weights
 from attention_variants.ops.losses import cross_entropy
 
@@ -82,10 +83,11 @@ class Task:
         self.model = build(settings.model, settings.variant, len(vocabulary), outputs=len(classes))
         self._labelled = functools.cache(self._read)
         self._tokens = functools.cache(self._tokenise)
-        self._split = functools.cache(self._split_of_seed)
+        self._split = functools.cache(lambda seed: labelled.split(self._labelled(), seed, self._fits()))
         self._floors = functools.cache(self._accuracies_of_baselines)
         self._logits = jax.jit(lambda params, token_BS: self.model.apply({"params": params}, token_BS))
-        self._trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
+        traced = lambda params, token_BS: self.model.apply({"params": params}, token_BS, mutable=["trace"])[1]["trace"]
+        self._trace = jax.jit(lambda params, token_BS: layers.traces(traced(params, token_BS)))
 
     @classmethod
     def new(cls, settings) -> "Task":
@@ -200,9 +202,8 @@ class Task:
         }
         if split == data.names[-1]:
             numbers |= self._floors(self.seed, split)
-        names = self.classes
         columns = zip([data.texts[i] for i in rows], label_N, answer_N, strict=True)
-        return numbers, [dict(source=text, reference=names[label], answer=names[answer]) for text, label, answer in columns]
+        return numbers, [dict(source=text, reference=self.classes[y], answer=self.classes[a]) for text, y, a in columns]
 
     def predict(self, params, model_state, lines, place) -> tuple[list[str], list[str]]:
         """One class per line, and sentences on what was unusual: lines longer than in training, lines without a known word."""
@@ -222,17 +223,20 @@ class Task:
         del model_state, place
         rows = self._of(self._split(self.seed).validation[:20]).source
         row = min(rows, key=lambda row: abs(len(row) - 20))
-        _, traced = self._trace({"params": params}, jnp.asarray(row)[None])
         names = ["[CLS]"] * (self.model.config.pooling == "cls") + self.vocabulary.pieces(row)
-        return {f"{layer}_self_attention": (of["self_attention"], names, names) for layer, of in sorted(traced["trace"].items())}
+        return {name: (trace, names, names) for name, trace in sorted(self._trace(params, jnp.asarray(row)[None]).items())}
+
+    def sentences(self, place) -> dict[str, np.ndarray]:
+        """The first validation sentences, as a batch whose `source` are their tokens."""
+        return together(self._of(self._split(self.seed).validation), multiple=place.multiple)
 
     def attention(self, params, model_state, place) -> dict:
-        """By layer, what attention weights can be recomputed from, and which queries are tokens: the first validation sentences."""
+        """By layer, what weights can be recomputed from, which queries are tokens, and the keys: of `sentences`."""
         del model_state
-        batch = together(self._of(self._split(self.seed).validation), multiple=place.multiple)
-        _, traced = self._trace({"params": params}, place(batch)["source"])
-        real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (int(self.model.config.pooling == "cls"), 0)), "edge")
-        return {f"{layer}_self_attention": (of["self_attention"], real_BQ) for layer, of in traced["trace"].items()}
+        batch, front = self.sentences(place), int(self.model.config.pooling == "cls")
+        keys = [["[CLS]"] * front + self.vocabulary.pieces(row) for row in batch["source"]]
+        real_BQ = np.pad(batch["source"] != PAD, ((0, 0), (front, 0)), "edge")
+        return {name: (trace, real_BQ, keys) for name, trace in self._trace(params, place(batch)["source"]).items()}
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Which class is taken for which, on the validation split; then the weights of every layer and head on a sentence of it."""
@@ -264,9 +268,6 @@ class Task:
     def _fits(self) -> np.ndarray:
         """(N,): which sentences may be trained on."""
         return self._tokens().source.lengths() <= self.config.max_length
-
-    def _split_of_seed(self, seed: int) -> Split:
-        return labelled.split(self._labelled(), seed, self._fits())
 
     def _accuracies_of_baselines(self, seed: int, split: str) -> dict[str, float]:
         of, label_N = self._split(seed), self._labelled().label_N

@@ -21,6 +21,7 @@ from attention_variants import models, tasks
 from attention_variants.data import tables
 from attention_variants.data.tables import Scaled, Table, Whole
 from attention_variants.errors import InputError
+from attention_variants.models import layers
 from attention_variants.models.heads import check_route, noise_of, sown_losses, trace_weights
 
 INPUTS = ("x", "y", "known", "read")  # of a model, in this order
@@ -193,8 +194,8 @@ class Task:
 
     def _effective_keys(self, params, model_state, place) -> float:
         """1 / Σ_j w_ij², mean over queries that read any key, heads and layers: how many keys a training row reads."""
-        layers = self.traces(params, model_state, place, most=READ).values()
-        squares = np.stack([np.square(trace_weights(trace, rows=(0, len(rows)))).sum(-1) for trace, rows, _ in layers])
+        traces = self.traces(params, model_state, place, most=READ).values()
+        squares = np.stack([np.square(trace_weights(trace, rows=(0, len(rows)))).sum(-1) for trace, rows, _ in traces])
         return float(np.mean(1 / squares[squares > 0])) if squares.any() else 0.0
 
     def traces(self, params, model_state, place, most: int = SHOWN) -> dict:
@@ -210,8 +211,8 @@ class Task:
         batch, rows = tables.sequence(scaled, reads_all=self._reads_all)
         order = np.concatenate([np.searchsorted(rows, first), np.flatnonzero(~np.isin(rows, first))])
         _, traced = self._traced(params, {name: array[order] for name, array in batch.items()}, place)
-        layers = {"smoother": traced} if "score" in traced else {k: v["self_attention"] for k, v in sorted(traced.items())}
-        return {name: (trace, names, names) for name, trace in layers.items()}
+        found = {"smoother": traced} if "score" in traced else layers.traces(traced)
+        return {name: (trace, names, names) for name, trace in sorted(found.items())}
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """The fit, where a number is predicted from one feature; then the weights of every layer and head among training rows."""

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from attention_variants.data.packing import PackedBatches
 from attention_variants.data.subwords import Subwords
 from attention_variants.data.tokens import END, PAD
 from attention_variants.errors import InputError
+from attention_variants.models import layers
 from attention_variants.models.decoding import beam, greedy, sample, search_all
 from attention_variants.models.heads import check_route, noise_of, sown_losses, trace_weights
 from attention_variants.models.transformer import Packed
@@ -91,7 +93,8 @@ class Task:
         self._pairs = dict(pairs or {})
         self._tokens = functools.cache(self._tokenise)
         self._training_tokens = functools.cache(self._leave_out_the_long)
-        self._trace = jax.jit(functools.partial(self.model.apply, mutable=["trace"]))
+        traced = lambda params, *tokens: self.model.apply({"params": params}, *tokens, mutable=["trace"])[1]["trace"]
+        self._trace = jax.jit(lambda params, batch: layers.traces(traced(params, batch["source"], batch["target"])))
         self._log_likelihood = jax.jit(lambda params, batch: self.loss(params, {}, batch, None, {})[:2])
 
     @classmethod
@@ -202,21 +205,29 @@ class Task:
         source = min(itertools.islice(self._tokens("validation").source, 20), key=lambda row: abs(len(row) - 20))
         batch = {"source": np.repeat(source[None], place.multiple, 0), "id": np.zeros(place.multiple, np.uint32)}
         out = np.asarray(self._search(params, batch, place, _output_limit(len(source))))[0]
-        _, traced = self._trace({"params": params}, jnp.asarray([source]), jnp.asarray(out[None]))
+        traced = self._trace(params, {"source": source[None], "target": out[None]})
         out = out[: int((out != PAD).sum())]  # only now, so that translations of any length are traced by one program
         rows, columns = self.vocabulary.pieces(out), self.vocabulary.pieces(source)
         axes = {"encoder": (columns, columns), "decoder": (rows, ["<s>", *rows[:-1]]), "cross": (rows, columns)}
         named = lambda name: axes["cross" if "cross" in name else name.split("_")[0]]
-        found = {name: (trace, *named(name)) for name, trace in _layers(traced).items()}
+        found = {name: (trace, *named(name)) for name, trace in traced.items()}
         return dict(sorted(found.items(), key=lambda item: ("cross" not in item[0], item[0])))
 
     def attention(self, params, model_state, place) -> dict:
-        """By layer, what attention weights can be recomputed from, and which queries are tokens: the first validation pairs."""
+        """By layer, what weights can be recomputed from, which queries are tokens, and the keys: the first validation pairs."""
         del model_state
         batch = together(self._tokens("validation"), multiple=place.multiple)
-        placed, real = place(batch), {"encoder": batch["source"] != PAD, "decoder": batch["target"] != PAD}
-        _, traced = self._trace({"params": params}, placed["source"], placed["target"])
-        return {name: (trace, real[name.split("_")[0]]) for name, trace in _layers(traced).items()}
+        real = {"encoder": batch["source"] != PAD, "decoder": batch["target"] != PAD}
+        source, target = (list(map(self.vocabulary.pieces, batch[side])) for side in ("source", "target"))
+        before = [["<s>", *pieces[:-1]] for pieces in target]
+        keys = lambda name: before if "decoder" in name and "cross" not in name else source
+        return {name: (trace, real[name.split("_")[0]], keys(name)) for name, trace in self._trace(params, place(batch)).items()}
+
+    def forced(self, params, texts: Sequence[list[str]], place) -> Iterator[tuple[np.ndarray, dict]]:
+        """Given source and target texts, batch by batch, the number of each row's pair, −1 for none, and its traces."""
+        for batch in Batches(Tokens(*map(self.vocabulary.encode, texts)), **self._in_order(place)):
+            rows = np.where((batch["source"] != PAD).any(1), batch["id"].astype(int), -1)
+            yield rows, self._trace(params, place(batch))
 
     def figures(self, params, model_state, place, folder: pathlib.Path) -> list[pathlib.Path]:
         """Heatmaps of every attention layer and head on a validation sentence and its translation; cross-attention first."""
@@ -233,13 +244,10 @@ class Task:
         return (Packed(token, token), Packed(token, token)) if self.config.packed else None
 
     def _read_split(self, split: str):
-        if split not in self._pairs:
-            self._pairs[split] = self.source.read(self.data, split)
-        return self._pairs[split]
+        return self._pairs.get(split) or self._pairs.setdefault(split, self.source.read(self.data, split))
 
     def _tokenise(self, split: str) -> Tokens:
-        pairs = self._read_split(split)
-        return Tokens(self.vocabulary.encode(pairs.source), self.vocabulary.encode(pairs.target))
+        return Tokens(*map(self.vocabulary.encode, self._read_split(split)[:2]))
 
     def _leave_out_the_long(self) -> Tokens:
         tokens = self._tokens("train")
@@ -270,10 +278,9 @@ class Task:
     def _translate(self, params, source: Ragged, place) -> tuple[list[str], int]:
         """Translations in the order of the sources, and how many reached the output limit."""
         nothing = Ragged.of([[END]] * len(source))
-        plan = Batches(Tokens(source, nothing), **self._in_order(place, self.config.beams))
+        batches = list(Batches(Tokens(source, nothing), **self._in_order(place, self.config.beams)))
         rows: list = [None] * len(source)
         search = lambda batch: self._search(params, batch, place, _output_limit(batch["source"].shape[1]))
-        batches = list(plan)
         for batch, out_BT in zip(batches, map(np.asarray, search_all(search, batches)), strict=True):
             for at in np.flatnonzero((batch["source"] != PAD).any(1)):
                 row = batch["id"][at]
@@ -291,8 +298,3 @@ def _packed(batch) -> tuple[Packed, Packed] | None:
 def _output_limit(source_length: int) -> int:
     """How many tokens a translation may have; it depends on its own source alone, not on its batch."""
     return 2 * source_length + 10
-
-
-def _layers(traced) -> dict[str, dict]:
-    """The traces of all attention layers, "decoder_0_cross_attention" say."""
-    return {f"{layer}_{name}": trace for layer, traces in traced["trace"].items() for name, trace in traces.items()}

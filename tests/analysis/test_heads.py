@@ -47,9 +47,10 @@ def test_heads_that_are_made_the_same_are_one(loaded):
 def test_padding_is_not_looked_at(loaded):
     """Of sources, which have several lengths, what the padding's queries put out changes nothing."""
     layers = heads.layers(loaded.task, loaded.params, {}, loaded.place)
-    for name, (trace, real_BQ) in layers.items():
+    for name, (trace, real_BQ, keys) in layers.items():
+        assert len(keys) == len(real_BQ), name
         assert real_BQ.shape == trace["q_BQHK"].shape[:2], name
-    trace, real_BQ = layers["encoder_0_self_attention"]
+    trace, real_BQ, _ = layers["encoder_0_self_attention"]
     assert 0 < real_BQ.mean() < 1
     moved = trace | {"queries": jnp.where(real_BQ[..., None, None], trace["queries"], 9.0)}
     one, two = (heads.alike(loaded.params, {"encoder_0_self_attention": (of, real_BQ)}) for of in (trace, moved))

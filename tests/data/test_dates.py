@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from attention_variants.data import dates
+from attention_variants.data import Pairs, dates, links
 from attention_variants.errors import InputError
 
 CONFIG = dates.Config(train=3001, validation=307, test=509, seed=3)
@@ -84,3 +84,36 @@ def test_ordinals(day, ending):
 def test_a_split_of_no_pairs_is_refused():
     with pytest.raises(InputError, match=r"data\.test is 0"):
         dates.Config(test=0)
+
+
+def test_every_digit_has_a_link_and_what_is_sure_is_the_same_digit(pairs):
+    gold = dates.gold(pairs["train"])
+    for source, target, sure, possible, alignment in zip(*gold, pairs["train"].alignments, strict=True):
+        assert sure <= possible
+        assert all(0 <= s < len(source) and target[t].isdigit() for s, t in possible)
+        assert {t for _, t in possible} == {t for t, letter in enumerate(target) if letter.isdigit()}
+        assert all(source[s] == target[t] for s, t in sure)
+        assert len({s for s, _ in sure}) == len({t for _, t in sure}) == len(sure)  # one to one
+        spanned = {s for (start, end), _ in alignment for s in range(start, end)}
+        assert {s for s, _ in possible} == spanned
+        assert {s for s, _ in sure} == {s for s in spanned if source[s].isdigit()}
+        for s, t in possible - sure:  # letters, and digits for one that no other becomes
+            assert source[s].isalpha() or t not in {b for _, b in sure}
+
+
+def test_links_of_a_date_by_hand():
+    made = Pairs(["Mar 3rd '98"], ["1998-03-03"], [[((0, 3), (5, 7)), ((4, 7), (8, 10)), ((9, 11), (0, 4))]])
+    gold = dates.gold(made)
+    assert gold.source == [list("Mar 3rd '98")]
+    assert gold.sure == [{(4, 9), (9, 2), (10, 3)}]
+    month = {(s, t) for s in (0, 1, 2) for t in (5, 6)}
+    day = {(4, 8)} | {(s, t) for s in (5, 6) for t in (8, 9)}
+    century = {(s, t) for s in (9, 10) for t in (0, 1)}
+    assert gold.possible == [gold.sure[0] | month | day | century]
+
+
+def test_the_links_of_dates_are_scored(pairs):
+    """One link for a target digit can be right everywhere; the diagonal is wrong mostly."""
+    found = links.bounds(dates.gold(pairs["test"]))
+    assert found["oracle"].error_rate == 0
+    assert found["random"].error_rate > found["diagonal"].error_rate > 0.5

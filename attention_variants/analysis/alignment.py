@@ -1,0 +1,190 @@
+"""Word alignments that cross-attention holds, of its weights and of the norms of what it takes from each source token.
+
+Kobayashi et al. 2020, "Attention is not only a weight", and 2021 for what is after layer normalisation. Targets are given;
+every target word is linked with the source word that it has most of, by layer and by head; links are judged by their error rate
+(AER), beside what a link at random, the diagonal, and the best single links come to.
+
+    python -m attention_variants.analysis.alignment --workdir=runs/demo          # dates, whose alignments are known
+    python -m attention_variants.analysis.alignment --workdir=runs/en-fr         # English-French, Hansards: downloaded
+    python -m attention_variants.analysis.alignment --workdir=runs/mine --links=FILE --text=FILE
+
+Numbers in alignment.json, pictures beside it, below the run's figures/alignment.
+"""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+from attention_variants.analysis import blocks, start
+from attention_variants.data import gold_alignments, links
+from attention_variants.data.links import Counts, Gold, Links
+from attention_variants.errors import InputError
+from attention_variants.figures import alignment as figures
+from attention_variants.train import runs
+from attention_variants.train.workdir import write_json
+
+# Which decoder steps stand for target tokens: AWO (align with output) takes the one that predicts a token, AWI (align with input)
+# the one that is fed with it. The first step is fed with BEGIN, the last predicts END.
+STEPS = {"AWO": np.s_[:-1], "AWI": np.s_[1:]}
+
+
+def to_words(map_TS: np.ndarray, source_S, target_T, setting: str) -> np.ndarray:
+    """The map from target words (rows) to source words and, in the last column, END; of as many heads as stand in front.
+
+    What the pieces of a source word have is summed, and of that the mean is taken over the pieces of a target word.
+
+    Args:
+      map_TS: (…, T + 1, S + 1), a row for each decoder step, a column for each source token, END last.
+      source_S, target_T: the number of the word that each token is of, without END; 0, 1, … in order.
+      setting: "AWO" or "AWI".
+
+    Raises:
+      ValueError: a map of another shape, or words without a token.
+    """
+    map_TS, source_S, target_T = np.asarray(map_TS, float), np.asarray(source_S, int), np.asarray(target_T, int)
+    if map_TS.shape[-2:] != (len(target_T) + 1, len(source_S) + 1):
+        raise ValueError(
+            f"a map of shape {map_TS.shape}; expected (…, {len(target_T) + 1}, {len(source_S) + 1}) as there are tokens"
+        )
+    of_source_SW, of_target_TW = _membership(np.append(source_S, source_S.max(initial=-1) + 1)), _membership(target_T)
+    return (of_target_TW / of_target_TW.sum(0)).T @ (map_TS[..., STEPS[setting], :] @ of_source_SW)
+
+
+def links_of(map_TS: np.ndarray, source_S, target_T, setting: str) -> Links:
+    """One link for each target word, with the source word that it has most of; none where END has most. Arguments as `to_words`."""
+    words_TS = to_words(map_TS, source_S, target_T, setting)
+    return _links(words_TS.argmax(-1), words_TS.shape[-1] - 1)
+
+
+def _links(best_T: np.ndarray, end: int) -> Links:
+    """The links of target words with the source words of these numbers, of which `end` is none."""
+    return {(s, t) for t, s in enumerate(best_T.tolist()) if s != end}
+
+
+def _membership(word_T: np.ndarray) -> np.ndarray:
+    """(tokens, words): 1.0 where a token is of a word."""
+    if word_T[:1].any() or not np.isin(np.diff(word_T), (0, 1)).all():
+        raise ValueError(f"words {word_T.tolist()}; expected numbers from 0 in order, none left out")
+    return (word_T[:, None] == np.arange(word_T.max(initial=-1) + 1)).astype(float)
+
+
+class Found(NamedTuple):
+    """What the maps of a run come to, by kind: "weights", "norms", "norms after layer normalisation".
+
+    Attributes:
+      counts: by kind and setting, for each layer, of the layer as a whole and then of each head, where the kind has any.
+      sizes: by kind, likewise (L, 1 + H), the mean of a map's entries.
+    """
+
+    counts: dict[str, dict[str, list[list[Counts]]]]
+    sizes: dict[str, np.ndarray]
+
+    def rates(self, kind: str, setting: str) -> np.ndarray:
+        """Error rates, (L, 1 + H)."""
+        return np.array([[counts.error_rate for counts in layer] for layer in self.counts[kind][setting]])
+
+    def chosen(self, kind: str) -> int:
+        """The layer whose map is largest in the mean, which takes no gold."""
+        return int(self.sizes[kind][:, 0].argmax())
+
+
+def maps(block: blocks.Block, epsilon: float) -> dict[str, np.ndarray]:
+    """By kind, the maps (B, 1 + H, T + 1, S + 1) of a cross-attention layer: of all heads first, then of each."""
+    found = blocks.measure(block, own=False, epsilon=epsilon)
+    stack = lambda whole_BTS, heads_BHTS: np.concatenate([np.asarray(whole_BTS)[:, None], np.asarray(heads_BHTS)], 1)
+    by_kind = {
+        "weights": stack(found.weights_BHQS.mean(1), found.weights_BHQS),
+        "norms": stack(found.summed_BQS, found.weighted_BHQS),
+    }
+    if found.normalised_BQS is not None:
+        by_kind["norms after layer normalisation"] = np.asarray(found.normalised_BQS)[:, None]
+    return by_kind
+
+
+def align(task, params, gold: Gold, place, *, characters: bool = False) -> Found:
+    """What the cross-attention of a translation task's model makes of sentence pairs whose right links are known.
+
+    Args:
+      characters: the words of `gold` are characters.
+    """
+    texts = [[("" if characters else " ").join(words) for words in side] for side in (gold.source, gold.target)]
+    owners = [task.vocabulary.owners(side, characters) for side in texts]
+    config, best, sizes = task.model.config, {}, {}
+    for rows, layers in task.forced(params, texts, place):
+        cross = sorted((name for name in layers if not blocks.own_sources(name)), key=lambda name: int(name.split("_")[1]))
+        found = blocks.blocks(params, {name: layers[name] for name in cross}, config)
+        of_layers = [maps(block, config.epsilon) for block in found.values()]
+        for kind in of_layers[0]:
+            map_BLKTS = np.stack([of[kind] for of in of_layers], 1)
+            for n, map_LKTS in zip(rows.tolist(), map_BLKTS, strict=True):
+                if n >= 0:
+                    source_S, target_T = owners[0][n], owners[1][n]
+                    map_LKTS = map_LKTS[..., : len(target_T) + 1, : len(source_S) + 1]
+                    sizes.setdefault(kind, {})[n] = map_LKTS.mean((2, 3))
+                    for setting in STEPS:
+                        words_LKTS = to_words(map_LKTS, source_S, target_T, setting)
+                        best.setdefault(kind, {}).setdefault(setting, {})[n] = words_LKTS.argmax(-1)
+    pairs = range(len(gold.sure))
+    judged = lambda of, at: links.count([_links(of[n][at], len(gold.source[n])) for n in pairs], gold)
+    counts = {
+        kind: {setting: _nested(lambda *at, of=of: judged(of, at), *of[0].shape[:2]) for setting, of in settings.items()}
+        for kind, settings in best.items()
+    }
+    return Found(counts, {kind: np.mean([of[n] for n in pairs], 0) for kind, of in sizes.items()})
+
+
+def _nested(function, rows: int, columns: int) -> list[list]:
+    return [[function(row, column) for column in range(columns)] for row in range(rows)]
+
+
+def known(loaded: runs.Loaded, links_file: str | None, text: str | None, base: int, reverse: bool) -> tuple[Gold, bool]:
+    """(sentence pairs whose right links are known, whether their words are characters), of files or of the run's own data."""
+    if bool(links_file) != bool(text):
+        raise InputError("--links and --text belong together; expected both, or neither for data whose links are known")
+    if links_file:
+        return gold_alignments.read(links_file, text, base=base, reverse=reverse), False
+    source, data = loaded.task.source, loaded.task.data
+    if hasattr(source, "gold"):
+        return source.gold(source.read(data, "test")), True
+    if (getattr(data, "source", ""), getattr(data, "target", "")) == ("en", "fr"):
+        return gold_alignments.english_french(), False
+    raise InputError(
+        "nobody knows the right links of this run's data; expected --links=FILE and --text=FILE, or a run of dates or en-fr"
+    )
+
+
+def draw(workdir, links_file=None, text=None, base: int = 1, reverse: bool = False, tell=print) -> list[pathlib.Path]:
+    """Error rates by layer and head, a sentence's maps with the right links, and all numbers."""
+    if not workdir:
+        raise InputError("--workdir is missing; expected the folder of a training run")
+    loaded = runs.Loaded(workdir, tell)
+    if not hasattr(loaded.task, "forced"):
+        raise InputError(f"{workdir} is no run of translation; expected one, whose cross-attention has alignments")
+    gold, characters = known(loaded, links_file, text, base, reverse)
+    found = align(loaded.task, loaded.params, gold, loaded.place, characters=characters)
+    folder = loaded.workdir / "figures" / "alignment"
+    between = {name: counts.error_rate for name, counts in links.bounds(gold).items()}
+    report = {"pairs": len(gold.sure), **between}
+    report |= {kind: {setting: found.rates(kind, setting).tolist() for setting in STEPS} for kind in found.counts}
+    report["mean"] = {kind: size.tolist() for kind, size in found.sizes.items()}
+    report["chosen"] = {kind: found.chosen(kind) for kind in found.sizes}
+    paths = [folder / f"{setting}.png" for setting in STEPS] + [folder / "mean.png"]
+    for path, setting in zip(paths, STEPS, strict=False):
+        rates = {kind: 100 * found.rates(kind, setting) for kind in found.counts}
+        figures.by_layer_and_head(path, rates, title=f"alignment error rate (%), {setting}; first column: all heads")
+    figures.by_layer_and_head(paths[-1], found.sizes, title="mean of the map; first column: all heads")
+    write_json(folder / "alignment.json", report)
+    print(json.dumps({name: report[name] for name in ("pairs", *between, "chosen")}))
+    return [*paths, folder / "alignment.json"]
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "The folder of a training run.")
+    flags.DEFINE_string("links", None, "A file of right links, a line for each sentence pair: 3-4 where sure, 3p4 where possible.")
+    flags.DEFINE_string("text", None, "The sentence pairs that the links are of, `source ||| target` on each line.")
+    flags.DEFINE_integer("base", 1, "The number of the first word in --links.", 0, 1)
+    flags.DEFINE_bool("reverse", False, "Links are written target-source.")
+    start(draw, "workdir", "links", "text", "base", "reverse")

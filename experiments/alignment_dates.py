@@ -1,0 +1,43 @@
+"""Do norms align better than weights, where the right links are known? Dates, layer by layer, by input and by output.
+
+Kobayashi et al. 2020, "Attention is not only a weight", on German-English: norms 5 to 6 points of error below weights in the best
+layer, and the layer chosen by its mean norm. Here characters of dates, whose links are known; the error at random is 90.4 %, on
+the diagonal 85.6 %. AWI aligns the step that is fed with a character, AWO the one that predicts it. Error rates in percent.
+
+    python -m experiments.launch --experiment=experiments/alignment_dates.py --workdir=runs/alignment_dates
+"""
+
+import pathlib
+
+from attention_variants.analysis import alignment
+from attention_variants.train import runs
+from experiments.ablation import Ablation
+from experiments.sweep import axis, chain
+
+LAYERS, SHORT = 2, {"weights": "weights", "norms": "norms", "norms after layer normalisation": "after_norm"}
+
+
+def look(workdir: pathlib.Path) -> dict[str, float]:
+    """Error rates by kind of map, setting and layer; and of the layer that has the largest mean norm."""
+    loaded = runs.Loaded(workdir, print)
+    gold, characters = alignment.known(loaded, None, None, 1, False)
+    found = alignment.align(loaded.task, loaded.params, gold, loaded.place, characters=characters)
+    rates = {}
+    for kind in found.counts:
+        for setting in alignment.STEPS:
+            of_layers = 100 * found.rates(kind, setting)[:, 0]
+            rates |= {f"{SHORT[kind]}_{setting}_{layer}": float(rate) for layer, rate in enumerate(of_layers)}
+            rates[f"{SHORT[kind]}_{setting}_chosen"] = float(of_layers[found.chosen(kind)])
+    return rates
+
+
+ABLATION = Ablation(
+    config="configs/translation.py:data=dates",
+    cells=chain([{}], axis("model.norm", "pre")),
+    metric="test.exact_match",
+    also=tuple(
+        f"looks.{kind}_{setting}_{at}" for kind in ("weights", "norms") for setting in ("AWI", "AWO") for at in (0, 1, "chosen")
+    ),
+    look=look,
+    tiny={"run.duration": "4 steps", "run.evaluate": "2 steps"},
+)
