@@ -14,7 +14,7 @@ from attention_variants.train import runs
 from experiments.ablation import Ablation
 from experiments.sweep import axis, chain
 
-LAYERS, SHORT = 2, {"weights": "weights", "norms": "norms", "norms after layer normalisation": "after_norm"}
+SHORT = {"weights": "weights", "norms": "norms", "norms after layer normalisation": "after_norm"}
 
 
 def look(workdir: pathlib.Path) -> dict[str, float]:
@@ -27,7 +27,8 @@ def look(workdir: pathlib.Path) -> dict[str, float]:
         for setting in alignment.STEPS:
             of_layers = 100 * found.rates(kind, setting)[:, 0]
             rates |= {f"{SHORT[kind]}_{setting}_{layer}": float(rate) for layer, rate in enumerate(of_layers)}
-            rates[f"{SHORT[kind]}_{setting}_chosen"] = float(of_layers[found.chosen(kind)])
+            if kind in found.sizes:
+                rates[f"{SHORT[kind]}_{setting}_chosen"] = float(of_layers[found.chosen(kind)])
     return rates
 
 
@@ -35,8 +36,10 @@ ABLATION = Ablation(
     config="configs/translation.py:data=dates",
     cells=chain([{}], axis("model.norm", "pre")),
     metric="test.exact_match",
-    also=tuple(
-        f"looks.{kind}_{setting}_{at}" for kind in ("weights", "norms") for setting in ("AWI", "AWO") for at in (0, 1, "chosen")
+    also=(
+        *(f"looks.{kind}_{setting}_{layer}" for kind in ("weights", "norms") for setting in ("AWI", "AWO") for layer in (0, 1)),
+        "looks.norms_AWI_chosen",
+        "looks.norms_AWO_chosen",
     ),
     look=look,
     tiny={"run.duration": "4 steps", "run.evaluate": "2 steps"},

@@ -76,10 +76,12 @@ class Found(NamedTuple):
 
     Attributes:
       counts: by kind and setting, for each layer, of the layer as a whole and then of each head, where the kind has any.
-      sizes: by kind, likewise (L, 1 + H), the mean of a map's entries.
+      first: by kind and setting, the maps of the first pair between words, (L, target words, source words and END).
+      sizes: by kind of norm, likewise (L, 1 + H), the mean of a map's entries; that of weights is the same for all.
     """
 
     counts: dict[str, dict[str, list[list[Counts]]]]
+    first: dict[str, dict[str, np.ndarray]]
     sizes: dict[str, np.ndarray]
 
     def rates(self, kind: str, setting: str) -> np.ndarray:
@@ -109,13 +111,18 @@ def align(task, params, gold: Gold, place, *, characters: bool = False) -> Found
 
     Args:
       characters: the words of `gold` are characters.
+
+    Raises:
+      InputError: characters, where tokens are longer.
     """
     texts = [[("" if characters else " ").join(words) for words in side] for side in (gold.source, gold.target)]
     owners = [task.vocabulary.owners(side, characters) for side in texts]
-    config, best, sizes = task.model.config, {}, {}
+    if characters and any(np.diff(own).max(initial=0) > 1 for side in owners for own in side):
+        raise InputError("the right links of dates are of characters, and this run's tokens are longer; expected task.subwords=0")
+    config, best, first, sizes = task.model.config, {}, {}, {}
     for rows, layers in task.forced(params, texts, place):
-        cross = sorted((name for name in layers if not blocks.own_sources(name)), key=lambda name: int(name.split("_")[1]))
-        found = blocks.blocks(params, {name: layers[name] for name in cross}, config)
+        cross = {name: trace for name, trace in layers.items() if not blocks.own_sources(name)}
+        found = blocks.blocks(params, cross, config)
         of_layers = [maps(block, config.epsilon) for block in found.values()]
         for kind in of_layers[0]:
             map_BLKTS = np.stack([of[kind] for of in of_layers], 1)
@@ -123,17 +130,20 @@ def align(task, params, gold: Gold, place, *, characters: bool = False) -> Found
                 if n >= 0:
                     source_S, target_T = owners[0][n], owners[1][n]
                     map_LKTS = map_LKTS[..., : len(target_T) + 1, : len(source_S) + 1]
-                    sizes.setdefault(kind, {})[n] = map_LKTS.mean((2, 3))
+                    if kind != "weights":
+                        sizes.setdefault(kind, {})[n] = map_LKTS.mean((2, 3))
                     for setting in STEPS:
                         words_LKTS = to_words(map_LKTS, source_S, target_T, setting)
                         best.setdefault(kind, {}).setdefault(setting, {})[n] = words_LKTS.argmax(-1)
+                        if n == 0:
+                            first.setdefault(kind, {})[setting] = words_LKTS[:, 0]
     pairs = range(len(gold.sure))
     judged = lambda of, at: links.count([_links(of[n][at], len(gold.source[n])) for n in pairs], gold)
     counts = {
         kind: {setting: _nested(lambda *at, of=of: judged(of, at), *of[0].shape[:2]) for setting, of in settings.items()}
         for kind, settings in best.items()
     }
-    return Found(counts, {kind: np.mean([of[n] for n in pairs], 0) for kind, of in sizes.items()})
+    return Found(counts, first, {kind: np.mean([of[n] for n in pairs], 0) for kind, of in sizes.items()})
 
 
 def _nested(function, rows: int, columns: int) -> list[list]:
@@ -157,7 +167,7 @@ def known(loaded: runs.Loaded, links_file: str | None, text: str | None, base: i
 
 
 def draw(workdir, links_file=None, text=None, base: int = 1, reverse: bool = False, tell=print) -> list[pathlib.Path]:
-    """Error rates by layer and head, a sentence's maps with the right links, and all numbers."""
+    """Error rates by layer and head, maps of the first pair with its right links, and all numbers."""
     if not workdir:
         raise InputError("--workdir is missing; expected the folder of a training run")
     loaded = runs.Loaded(workdir, tell)
@@ -169,15 +179,26 @@ def draw(workdir, links_file=None, text=None, base: int = 1, reverse: bool = Fal
     between = {name: counts.error_rate for name, counts in links.bounds(gold).items()}
     report = {"pairs": len(gold.sure), **between}
     report |= {kind: {setting: found.rates(kind, setting).tolist() for setting in STEPS} for kind in found.counts}
+    report["precision and recall"] = {
+        kind: {setting: [[(of.precision, of.recall) for of in layer] for layer in layers] for setting, layers in settings.items()}
+        for kind, settings in found.counts.items()
+    }
     report["mean"] = {kind: size.tolist() for kind, size in found.sizes.items()}
     report["chosen"] = {kind: found.chosen(kind) for kind in found.sizes}
-    paths = [folder / f"{setting}.png" for setting in STEPS] + [folder / "mean.png"]
-    for path, setting in zip(paths, STEPS, strict=False):
+    paths = [folder / f"{setting}.png" for setting in STEPS]
+    columns = ["all", *map(str, range(found.sizes["norms"].shape[1] - 1))]
+    words, layer = (gold.source[0], gold.target[0], gold.sure[0], gold.possible[0]), found.chosen("norms")
+    for path, setting in zip(list(paths), STEPS, strict=True):
         rates = {kind: 100 * found.rates(kind, setting) for kind in found.counts}
-        figures.by_layer_and_head(path, rates, title=f"alignment error rate (%), {setting}; first column: all heads")
-    figures.by_layer_and_head(paths[-1], found.sizes, title="mean of the map; first column: all heads")
+        figures.by_layer_and_head(path, rates, title=f"alignment error rate (%), {setting}", columns=columns)
+        paths.append(folder / f"{setting}_first_pair.png")
+        maps_TS = {kind: found.first[kind][setting][layer][:, :-1] for kind in found.first}
+        figures.sentence(paths[-1], maps_TS, *words, title=f"{setting}, layer {layer}, which has the largest mean norm")
+    paths.append(folder / "mean.png")
+    figures.by_layer_and_head(paths[-1], found.sizes, title="mean of the map", columns=columns)
     write_json(folder / "alignment.json", report)
-    print(json.dumps({name: report[name] for name in ("pairs", *between, "chosen")}))
+    of_layers = {kind: {setting: found.rates(kind, setting)[:, 0].round(4).tolist() for setting in STEPS} for kind in found.counts}
+    print(json.dumps({"pairs": report["pairs"], "error rates": between | of_layers, "layer chosen by its norms": layer}))
     return [*paths, folder / "alignment.json"]
 
 

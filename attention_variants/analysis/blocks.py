@@ -12,10 +12,12 @@ import jax.numpy as jnp
 
 from attention_variants.errors import InputError
 from attention_variants.models.heads import trace_weights
+from attention_variants.models.layers import in_order
 from attention_variants.ops import contributions, norms
 from attention_variants.ops.contributions import Contributions
 
-MIXING = ("Attn-W", "Attn-N", "AttnRes-W", "AttnRes-N", "AttnResLn-N")  # as the paper has them
+# As the paper has them: attention alone, with the residual connection, after layer normalisation; of weights or of norms.
+MIXING = ("Attn-W", "Attn-N", "AttnRes-W", "AttnRes-N", "AttnResLn-N")
 
 
 class Block(NamedTuple):
@@ -68,7 +70,7 @@ class Norms(NamedTuple):
 
 
 def blocks(params, layers: dict, config) -> dict[str, Block]:
-    """By attention layer, "encoder_0_self_attention" say.
+    """By attention layer, "encoder_0_self_attention" say, in the order of the model.
 
     Args:
       params: of the model. layers: the entries in the collection "trace", as `models.layers.traces` has them.
@@ -77,10 +79,12 @@ def blocks(params, layers: dict, config) -> dict[str, Block]:
     Raises:
       InputError: attention without an output projection or a residual connection.
     """
-    found = {}
     for name, trace in layers.items():
         if "before_BQD" not in trace:
             raise InputError(f"{name} has no residual connection around it; expected a Transformer's attention")
+    found = {}
+    for name in in_order(layers):
+        trace = layers[name]
         layer, attention = params[name[: -len(_kind(name)) - 1]], _kind(name)
         norm = layer[f"{attention}_residual"]["norm"] if config.norm == "post" else None
         around = (trace[key] for key in ("v_BSHV", "x_BSD", "before_BQD", "after_BQD"))
@@ -128,8 +132,8 @@ def _one(weights_HQS, v_SHV, x_QD, block: Block, own: bool, epsilon: float) -> N
 
 def _of_weights(weights_QS: jax.Array, own: bool) -> dict[str, jax.Array]:
     """What the paper holds norms against: half of the weights' share for the residual connection, half for attention."""
-    if not own:
-        return {"AttnRes-W": weights_QS.sum(-1) / 2}
+    if not own:  # all of it is of others
+        return {}
     others_Q = weights_QS.sum(-1) - jnp.diagonal(weights_QS)
     return {"Attn-W": others_Q, "AttnRes-W": others_Q / 2}
 

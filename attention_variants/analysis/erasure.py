@@ -107,8 +107,10 @@ def agreement(task, params, model_state, place) -> dict[str, dict[str, dict[str,
 
 
 def numbers(found: dict) -> dict:
-    """The mean and the standard deviation over sentences, where there is a correlation."""
-    return jax.tree.map(lambda rho_B: [float(np.nanmean(rho_B)), float(np.nanstd(rho_B, ddof=1))], found)
+    """The mean and the standard deviation over the sentences that have a correlation; None where too few have."""
+    there = lambda rho_B: rho_B[np.isfinite(rho_B)]
+    of = lambda rho_B: [float(rho_B.mean()), float(rho_B.std(ddof=1))] if len(rho_B) > 1 else [None, None]
+    return jax.tree.map(lambda rho_B: of(there(rho_B)), found)
 
 
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:

@@ -2,7 +2,8 @@
 
     python -m attention_variants.analysis.heads --workdir=runs/demo       # pictures and heads.json below runs/demo/figures/heads
 
-Of the best checkpoint, on validation examples; the numbers also of every other checkpoint that is kept, so over training.
+Of the best checkpoint, on validation examples; the numbers also of every other checkpoint that is kept, so over training: of the
+latest two, or of as many as the run was told with --config.run.keep=.
 """
 
 import json

@@ -27,41 +27,52 @@ from attention_variants.figures.alignment import by_layer_and_head
 from attention_variants.train import runs
 from attention_variants.train.workdir import write_json
 
-MOST = 200_000  # pairs that a rank correlation is of, evenly chosen: more change no digit that is shown
+MOST = 200_000  # pairs that a rank correlation is of, drawn evenly: more change no digit that is shown
+SHOWN = 64  # tokens of a map
 
 
 def kind_of(token: str) -> str:
-    """Of three kinds, "special" ([CLS], </s> and the like), "punctuation", "other"; their attention is of different kinds, too."""
+    """What attention treats alike: a special token ([CLS], </s>) is a kind of its own, "punctuation", or "other"."""
     bare = token.removeprefix("##").lstrip("▁Ġ")
     if token[:1] + token[-1:] in ("[]", "<>") and len(token) > 2:
-        return "special"
+        return "other" if "unk" in token.lower() else token
     return "other" if any(map(str.isalnum, bare)) or not bare else "punctuation"
 
 
 class Pairs(NamedTuple):
-    """Every query and real key of a layer, in every head, one after the other: weight, ‖f_h(x_j)‖, and the kind of the key."""
+    """Queries and keys that they see, in every head: weight, ‖f_h(x_j)‖, and the kind of the key."""
 
     weight_N: np.ndarray
     length_N: np.ndarray
     kind_N: np.ndarray
 
+    def few(self, most: int) -> "Pairs":
+        """At most so many of them, drawn evenly, in their order."""
+        size = len(self.weight_N)
+        return self if size <= most else Pairs(*(of[np.sort(np.random.default_rng(0).choice(size, most, False))] for of in self))
+
 
 def pairs(found: Norms, real_BQ: np.ndarray, kind_BS: np.ndarray) -> Pairs:
-    """Args: real_BQ: which queries are tokens. kind_BS: of each key, "" where it is none."""
-    weights_BHQS = np.asarray(found.weights_BHQS)
-    real_BHQS = np.broadcast_to(real_BQ[:, None, :, None] & (kind_BS != "")[:, None, None], weights_BHQS.shape)
-    spread = lambda x, at: np.broadcast_to(np.expand_dims(x, at), weights_BHQS.shape)[real_BHQS]
-    return Pairs(weights_BHQS[real_BHQS], spread(np.asarray(found.lengths_BHS), 2), spread(kind_BS, (1, 2)))
+    """Of each kind of key at most `MOST`; a key that a query may not see has no weight.
+
+    Args: real_BQ: which queries are tokens. kind_BS: of each key, "" where it is none.
+    """
+    weights_BHQS, lengths_BHS, drawn = np.asarray(found.weights_BHQS), np.asarray(found.lengths_BHS), []
+    for kind in np.unique(kind_BS[kind_BS != ""]).tolist():
+        at = np.flatnonzero((weights_BHQS > 0) & real_BQ[:, None, :, None] & (kind_BS == kind)[:, None, None])
+        at = at if len(at) <= MOST else np.random.default_rng(0).choice(at, MOST, replace=False)
+        b, h, q, s = np.unravel_index(at, weights_BHQS.shape)
+        drawn.append(Pairs(weights_BHQS[b, h, q, s], lengths_BHS[b, h, s], np.full(len(at), kind)))
+    return Pairs(*(np.concatenate(of) for of in zip(*drawn, strict=True)))
 
 
-def rank_correlation(of: Pairs) -> dict[str, float]:
-    """Spearman's, between weight and norm, by kind of key and of all; NaN where one of them is the same everywhere."""
+def rank_correlation(of: Pairs) -> dict[str, float | None]:
+    """Spearman's, between weight and norm, by kind of key; None where one of them is the same everywhere."""
     found = {}
-    for kind in ("all", *np.unique(of.kind_N).tolist()):
-        chosen = np.flatnonzero((of.kind_N == kind) | (kind == "all"))
-        chosen = chosen[:: -(-len(chosen) // MOST)]
-        varies = len(chosen) > 1 and all(np.ptp(values[chosen]) > 0 for values in of[:2])
-        found[kind] = float(stats.spearmanr(of.weight_N[chosen], of.length_N[chosen])[0]) if varies else float("nan")
+    for kind in np.unique(of.kind_N).tolist():
+        weight_N, length_N = (values[of.kind_N == kind] for values in of[:2])
+        varies = len(weight_N) > 1 and np.ptp(weight_N) > 0 and np.ptp(length_N) > 0
+        found[kind] = float(stats.spearmanr(weight_N, length_N)[0]) if varies else None
     return found
 
 
@@ -79,7 +90,7 @@ def variation(length: np.ndarray) -> float:
     return float(np.std(length) / np.mean(length))
 
 
-def numbers(block: Block, found: Norms, real_BQ: np.ndarray, kind_BS: np.ndarray) -> dict:
+def numbers(block: Block, found: Norms, real_BQ: np.ndarray, kind_BS: np.ndarray, of: Pairs) -> dict:
     """What there is to say of a layer: how much norms vary, whether weights make up for them, who receives what, and who mixes."""
     real_BS = kind_BS != ""
     lengths_BSH = np.asarray(found.lengths_BHS).swapaxes(1, 2)[real_BS]
@@ -89,15 +100,16 @@ def numbers(block: Block, found: Norms, real_BQ: np.ndarray, kind_BS: np.ndarray
         "variation of f(x)": [variation(of_head) for of_head in lengths_BSH.T],
         "norm of f(x)": [float(x) for x in lengths_BSH.mean(0)],
         "norm given": mean(found.weighted_BHQS),
-        "rank correlation of weight and norm": rank_correlation(pairs(found, real_BQ, kind_BS)),
+        "rank correlation of weight and norm": rank_correlation(of),
         "received": received(found, real_BQ, kind_BS),
         "mixing": {name: float(np.asarray(found.mixing_BQ[name])[real_BQ].mean()) for name in MIXING if name in found.mixing_BQ},
     }
 
 
-def kinds(keys: Sequence[Sequence[str]], size: int) -> np.ndarray:
-    """The kind of each key, (B, size), "" where a row has no name for it."""
-    return np.array([[kind_of(key) for key in row[:size]] + [""] * (size - len(row[:size])) for row in keys])
+def kinds(keys: Sequence[Sequence[str]], visible_BS: np.ndarray) -> np.ndarray:
+    """The kind of each key that any query may see, (B, S), else ""; of rows of a table, of which some have names, "other"."""
+    named = [[kind_of(key) for key in row] + ["other"] * (visible_BS.shape[1] - len(row)) for row in keys]
+    return np.where(visible_BS, np.array([row[: visible_BS.shape[1]] for row in named]), "")
 
 
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
@@ -112,6 +124,8 @@ def draw_pretrained(model: str, text: str | None, output: str | None, target: st
     for flag, value in (("--text", text), ("--output", output)):
         if not value:
             raise InputError(f"--model is given without {flag}; expected --model=FOLDER --text=FILE --output=DIR")
+    if pathlib.Path(output).is_file():
+        raise InputError(f"--output is {output}, a file; expected a folder, which is made where there is none")
     traced = pretrained.trace(model, text, target)
     return report(traced.params, traced.layers, traced.config, pathlib.Path(output))
 
@@ -123,27 +137,27 @@ def report(params, found: dict, config, folder: pathlib.Path) -> list[pathlib.Pa
       found: by layer a trace, which queries are real and names of each example's keys.
       config: the model's, of which `norm` and `epsilon` are read.
     """
-    read, paths, mixing, scatter, by_head = {}, [], {}, {}, {}
+    read, paths, scatter, by_head = {}, [], {}, {}
     for name, block in blocks(params, {name: trace for name, (trace, *_) in found.items()}, config).items():
         _, real_BQ, keys = found[name]
         measured = measure(block, own=own_sources(name), epsilon=config.epsilon)
-        kind_BS = kinds(keys, block.weights_BHQS.shape[-1])
-        read[name] = numbers(block, measured, real_BQ, kind_BS)
-        mixing[name], scatter[name] = (
-            read[name]["mixing"],
-            tuple(x[:: -(-len(x) // 3000)] for x in pairs(measured, real_BQ, kind_BS)),
-        )
+        seen_BS = (np.asarray(block.weights_BHQS) > 0).any(1) & real_BQ[..., None]
+        kind_BS = kinds(keys, seen_BS.any(1))
+        of = pairs(measured, real_BQ, kind_BS)
+        read[name], scatter[name] = numbers(block, measured, real_BQ, kind_BS, of), of.few(3000)
         for what in ("norm of f(x)", "norm given", "variation of f(x)"):
             by_head.setdefault(what, []).append(read[name][what])
         paths.append(folder / f"{name}.png")
-        cut = np.s_[: int(real_BQ[0].sum()), : len(keys[0])]
-        shown = example(measured, cut)
-        queries = found[name.replace("cross", "self")][2][0]
-        figures.maps(paths[-1], shown, queries[: cut[0].stop], keys[0], title=name.replace("_", " "))
+        queries = found[name.replace("cross", "self")][2][0][: min(SHOWN, int(real_BQ[0].sum()))]
+        shown = example(measured, np.s_[: len(queries), : min(SHOWN, len(keys[0]))])
+        figures.maps(paths[-1], shown, queries, keys[0][:SHOWN], title=name.replace("_", " "))
+    mixing = {name: numbers["mixing"] for name, numbers in read.items()}
     paths += [folder / f"{name}.png" for name in ("mixing", "weights_and_norms", "heads")]
     figures.mixing(paths[-3], mixing)
     figures.weights_and_norms(paths[-2], scatter)
-    by_layer_and_head(paths[-1], {what: np.array(rows) for what, rows in by_head.items()}, title="by head, mean over tokens")
+    heads = max(map(len, by_head["norm given"]))  # of which sides may have several numbers
+    by_head = {what: np.array([row + [np.nan] * (heads - len(row)) for row in rows]) for what, rows in by_head.items()}
+    by_layer_and_head(paths[-1], by_head, title="by head, mean over tokens", layers=list(read))
     write_json(folder / "norms.json", read)
     print(json.dumps({name: {what: round(share, 4) for what, share in shares.items()} for name, shares in mixing.items()}))
     return [*paths, folder / "norms.json"]
@@ -170,6 +184,8 @@ def main(workdir, model, text, output, target) -> list[pathlib.Path]:
         raise InputError(
             f"found {which} of --workdir and --model; expected --workdir=RUN, or --model=FOLDER --text=FILE --output=DIR"
         )
+    if workdir and (text or output or target):
+        raise InputError("--text, --output and --target belong to --model; expected --workdir alone")
     return draw(workdir) if workdir else draw_pretrained(model, text, output, target)
 
 

@@ -40,7 +40,8 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
     """
     model, params, kind = pretrained.load(folder)
     config = model.config
-    source = pretrained_text.encode(pretrained_text.load(folder), _lines(text), config.longest, str(text))
+    lines = _lines(text)
+    source = _encode(pretrained_text.load(folder), lines[:MOST], model, text)
     source_BS = pretrained_text.batch(source, config.pad)
     if model.inputs == 1:
         if target:
@@ -48,7 +49,7 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
         given, pieces = (source_BS,), [row.pieces for row in source]
         real, keys = {"encoder": source_BS != config.pad}, {"encoder": pieces}
     else:
-        before_BT, before = _before(folder, model, params, source_BS, target, len(source))
+        before_BT, before = _before(folder, model, params, source_BS, target, len(lines))
         given, pieces = (source_BS, before_BT), [row.pieces for row in source]
         real = {"encoder": source_BS != config.pad, "decoder": np.arange(before_BT.shape[1]) < [[len(row)] for row in before]}
         keys = {"encoder": pieces, "decoder": before}
@@ -64,16 +65,33 @@ def _before(folder, model, params, source_BS, target, lines: int) -> tuple[np.nd
     """What a decoder is fed with, `begin` first, and its tokens' names: of given translations, or of the model's own."""
     config, tokenizer = model.config, pretrained_text.load(folder, "target")
     if target:
-        rows = pretrained_text.encode(tokenizer, _lines(target), config.longest, str(target))
-        if len(rows) != lines:
-            raise InputError(f"{target} has {len(rows)} lines and the text {lines}; expected a translation of every line")
+        given = _lines(target)
+        if len(given) != lines:
+            raise InputError(f"{target} has {len(given)} lines and the text {lines}; expected a translation of every line")
+        rows = _encode(tokenizer, given[:MOST], model, target)
+        ids, pieces = [row.ids for row in rows], [row.pieces for row in rows]
     else:
         length = min(config.longest, 2 * source_BS.shape[1] + 10)
         out_BT = np.asarray(decoding.greedy(model, params, jnp.asarray(source_BS), length=length))
-        rows = [tokenizer.line(tokenizer.text(row)) for row in out_BT]
-    shifted = [row._replace(ids=np.append(config.begin, row.ids[:-1])) for row in rows]
-    return pretrained_text.batch(shifted, config.pad), [["<s>", *row.pieces[:-1]] for row in rows]
+        ids = [row[: 1 + (row == config.end).argmax()] if (row == config.end).any() else row for row in out_BT]
+        pieces = [tokenizer.pieces(row) for row in ids]
+    before = [["<s>", *row[:-1]] for row in pieces]
+    before_BT = np.full((len(ids), max(map(len, ids))), config.pad, np.int32)
+    for out_T, row in zip(before_BT, ids, strict=True):
+        out_T[: len(row)] = [config.begin, *row[:-1]]
+    return before_BT, before
+
+
+def _encode(tokenizer, lines: list[str], model, name) -> list[pretrained_text.Tokens]:
+    """The tokens of lines; InputError for an id that the model does not have."""
+    rows = pretrained_text.encode(tokenizer, lines, model.config.longest, str(name))
+    for number, row in enumerate(rows, start=1):
+        if row.ids.max() >= model.vocabulary:
+            piece = row.pieces[int(row.ids.argmax())]
+            has = f"{name}, line {number}, has {piece!r}, of which the tokenizer says {row.ids.max()}"
+            raise InputError(f"{has}, and the model has {model.vocabulary} tokens; expected the tokenizer it was trained with")
+    return rows
 
 
 def _lines(path) -> list[str]:
-    return text_files.refuse_empty(text_files.read_lines(path), str(path))[:MOST]
+    return text_files.refuse_empty(text_files.read_lines(path), str(path))

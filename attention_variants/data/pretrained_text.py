@@ -48,6 +48,10 @@ class Tokenizer:
         words = [text[slice(*span)] if span else "" for span in spans]  # of a word that is all unknown there may be nothing
         return Tokens(np.array(found.ids, np.int32), found.tokens, word_S, words)
 
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The strings of ids."""
+        return [self._tokenizer.id_to_token(int(i)) for i in ids]
+
     def text(self, ids: Iterable[int]) -> str:
         """What ids say, without special tokens."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
@@ -77,6 +81,10 @@ class SentencePiece:
             words[word] += piece.lstrip(SPACE)
         ids = [self._ids.get(piece, self._ids["<unk>"]) for piece in pieces]
         return Tokens(np.array([*ids, self._ids["</s>"]], np.int32), [*pieces, "</s>"], word_S, words)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The strings of ids."""
+        return [self._pieces[int(i)] for i in ids]
 
     def text(self, ids: Iterable[int]) -> str:
         """What ids say up to "</s>"."""

@@ -9,22 +9,27 @@ from matplotlib.patches import Rectangle
 from attention_variants.figures import COLOURS, panels, plain, write
 
 
-def by_layer_and_head(path: pathlib.Path, found: Mapping[str, np.ndarray], *, title: str) -> None:
+def by_layer_and_head(
+    path: pathlib.Path, found: Mapping[str, np.ndarray], *, title: str, layers: Sequence[str] = (), columns: Sequence[str] = ()
+) -> None:
     """Writes a PNG with a panel for each name: a row for each layer, a column for each head, and the number in every cell.
 
     Args:
       found: by what they are, such as an error rate or a mean norm, numbers (layers, heads); nan where there is none. Colours run
-        from the smallest to the largest of a panel.
+        from the smallest to the largest of a panel. layers, columns: names of the rows and columns; by default numbers of
+        layers and heads.
     """
-    layers, heads = map(max, zip(*(values.shape for values in found.values()), strict=True))
-    figure, axes = panels(len(found), 1.6 + 0.5 * heads, 1.2 + 0.35 * layers)
+    rows, heads = map(max, zip(*(values.shape for values in found.values()), strict=True))
+    names = [plain(str(name).replace("_", " ")) for name in layers or range(rows)]
+    figure, axes = panels(len(found), 1.4 + 0.07 * max(map(len, names)) + 0.5 * heads, 1.2 + 0.35 * rows)
     for panel, (name, values_LH) in zip(axes, found.items(), strict=False):
         image = panel.imshow(values_LH, cmap="viridis", aspect="auto")
         for (layer, head), value in np.ndenumerate(values_LH):
             if np.isfinite(value):
                 bright = image.norm(value) > 0.6
                 panel.text(head, layer, f"{value:.3g}", ha="center", va="center", fontsize=7, color="k" if bright else "w")
-        panel.set(xticks=range(values_LH.shape[1]), yticks=range(values_LH.shape[0]))
+        panel.set_xticks(range(values_LH.shape[1]), [plain(name) for name in columns or range(heads)][: values_LH.shape[1]])
+        panel.set_yticks(range(values_LH.shape[0]), names[: values_LH.shape[0]], fontsize=7)
         panel.set_title(plain(name), fontsize=9)
         panel.set_xlabel("head", fontsize=8)
         panel.set_ylabel("layer", fontsize=8)

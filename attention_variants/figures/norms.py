@@ -32,15 +32,15 @@ def mixing(path: pathlib.Path, found: Mapping[str, Mapping[str, float]]) -> None
     Args:
       found: by layer, in the order of the model, shares from 0 to 1 by name.
     """
-    figure, (panel, *_) = panels(1, 2.5 + 0.35 * len(found), 3.2)
-    names = list(dict.fromkeys(name for shares in found.values() for name in shares))
+    figure, (panel, *_) = panels(1, 3.5 + 0.35 * len(found), 3.2)
+    names = sorted({name for shares in found.values() for name in shares})
     for name, colour in zip(names, COLOURS, strict=False):
         panel.plot([shares.get(name, np.nan) for shares in found.values()], marker="o", markersize=3, color=colour, label=name)
     panel.set_xticks(range(len(found)), [plain(layer.replace("_", " ")) for layer in found], rotation=90, fontsize=7)
     panel.set(ylim=(0.0, 1.0))
     panel.set_ylabel("share of others", fontsize=8)
     panel.legend(fontsize=7, frameon=False)
-    write(figure, path, "how much of a token's vector comes from others, mean over tokens")
+    write(figure, path, "share of a token's vector from others")
 
 
 def weights_and_norms(path: pathlib.Path, found: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
@@ -67,7 +67,7 @@ def agreement(path: pathlib.Path, found: Mapping[str, Mapping[str, Mapping[str, 
     """Writes a PNG with a panel for each truth, and for each layer a bar for each kind of map: mean, and one deviation about it.
 
     Args:
-      found: by layer, kind of map and truth, (mean, standard deviation) of a rank correlation.
+      found: by layer, kind of map and truth, (mean, standard deviation) of a rank correlation, or None.
     """
     layers, kinds = list(found), list(next(iter(found.values())))
     truths = list(found[layers[0]][kinds[0]])
@@ -75,7 +75,7 @@ def agreement(path: pathlib.Path, found: Mapping[str, Mapping[str, Mapping[str, 
     for panel, truth in zip(axes, truths, strict=False):
         for n, (kind, colour) in enumerate(zip(kinds, COLOURS, strict=False)):
             at = np.arange(len(layers)) + (n - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
-            mean, deviation = np.array([found[layer][kind][truth] for layer in layers]).T
+            mean, deviation = np.array([found[layer][kind][truth] for layer in layers], float).T
             panel.bar(at, mean, 0.8 / len(kinds), yerr=deviation, color=colour, error_kw={"elinewidth": 0.7}, label=kind)
         panel.axhline(0.0, color="k", linewidth=0.5)
         panel.set_xticks(range(len(layers)), [plain(layer.replace("_", " ")) for layer in layers], rotation=90, fontsize=7)

@@ -5,7 +5,7 @@ x ← x + dropout(f(norm(x))) (pre-norm, Xiong et al. 2020).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -126,6 +126,12 @@ def traces(traced: dict) -> dict[str, dict]:
         attentions = {name: of for name, of in sown.items() if name.endswith("attention")}
         found |= {f"{layer}_{name}": of | sown.get(f"{name}_residual", {}) for name, of in attentions.items()}
     return found
+
+
+def in_order(layers: Iterable[str]) -> list[str]:
+    """Names of attention layers in the order of a model: the encoder first, by number, self-attention before cross-attention."""
+    parts = lambda name: name.split("_")
+    return sorted(layers, key=lambda name: (parts(name)[0] != "encoder", int(parts(name)[1]), parts(name)[2] != "self"))
 
 
 class LayerCache(NamedTuple):

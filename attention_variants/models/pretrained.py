@@ -68,7 +68,7 @@ def load(folder: str | pathlib.Path, **changes: Any) -> Pretrained:
         around = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         near = _nearest(folder.name, around)
         raise InputError(f"no such folder: {folder}; expected one with config.json and {TENSORS}{near}")
-    found = Found(_read_json(folder / "config.json"))
+    found = Found({key: value for key, value in _read_json(folder / "config.json").items() if value is not None})
     try:
         kind, kinds = found["model_type"], modules.names(PACKAGE, CONTRACT)
         if kind not in kinds:
@@ -76,8 +76,9 @@ def load(folder: str | pathlib.Path, **changes: Any) -> Pretrained:
         model, names = modules.load(PACKAGE, kind, CONTRACT).pretrained(found)
         model = model.clone(config=dataclasses.replace(model.config, **changes))
         shapes = jax.eval_shape(model.init, jax.random.key(0), *[jnp.zeros((1, 1), jnp.int32)] * model.inputs)["params"]
-    except InputError as error:
-        raise InputError(f"{folder / 'config.json'}: {error}") from None
+    except (InputError, TypeError, AttributeError) as error:
+        of_type = "" if isinstance(error, InputError) else "a value is of another type than it should be: "
+        raise InputError(f"{folder / 'config.json'}: {of_type}{error}") from None
     with contextlib.ExitStack() as stack:
         return Pretrained(model, _params(shapes, names, kind, _open(folder, found, stack), folder), kind)
 

@@ -66,7 +66,7 @@ def whole_model(quick: bool) -> list[Table]:
 
     def everything(params, token_BS):
         out_BSD, found = read(params, token_BS)
-        return out_BSD, {name: measured(block)._replace(weights_BHQS=None) for name, block in found.items()}
+        return out_BSD, {name: (of := measured(block), of.weighted_BHQS) for name, block in found.items()}
 
     forward = lambda params, token_BS: model.apply({"params": params}, token_BS)
     contenders = [compiled("forward pass", forward, params, token_BS), compiled("and all norms", everything, params, token_BS)]

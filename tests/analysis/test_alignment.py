@@ -7,6 +7,7 @@ import pytest
 
 from attention_variants.analysis import alignment, blocks
 from attention_variants.data import links
+from attention_variants.data.subwords import Subwords
 from attention_variants.errors import InputError
 from attention_variants.train import loop, runs
 from configs import classification
@@ -148,6 +149,23 @@ def test_a_run_of_dates(trained, capsys):
     report = json.loads(paths[-1].read_text())
     assert report["oracle"] <= np.min(report["weights"]["AWI"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["pairs"] == len(gold.sure)
+
+
+def test_the_layer_is_chosen_by_norms(trained):
+    """The mean of weights is the same in all layers: their rows sum to 1."""
+    loaded = runs.Loaded(trained[0], print)
+    gold, _ = alignment.known(loaded, None, None, 1, False)
+    found = alignment.align(loaded.task, loaded.params, type(gold)(*(side[:3] for side in gold)), loaded.place, characters=True)
+    assert "weights" not in found.sizes
+    assert found.chosen("norms") == 0
+
+
+def test_characters_want_tokens_as_short(trained):
+    loaded = runs.Loaded(trained[0], print)
+    gold, _ = alignment.known(loaded, None, None, 1, False)
+    loaded.task.vocabulary = Subwords.train(map("".join, gold.source), 100)
+    with pytest.raises(InputError, match=r"are of characters, and this run's tokens are longer; expected task\.subwords=0"):
+        alignment.align(loaded.task, loaded.params, gold, loaded.place, characters=True)
 
 
 def test_what_is_not_to_be_had(trained, tmp_path):

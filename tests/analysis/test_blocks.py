@@ -74,13 +74,35 @@ def test_padding_contributes_nothing_and_changes_nothing():
         np.testing.assert_allclose(alone.mixing_BQ[name][0], measured.mixing_BQ[name][1, :4], rtol=1e-5, err_msg=name)
 
 
-def test_mixing_ratios_are_shares():
-    for name, block in model(CONFIGS["standard"], "post")[0].items():
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_mixing_ratios_are_those_of_the_vectors(norm):
+    """The norm of all that others contribute, summed, beside that of what is one's own; of weights, their sums."""
+    for name, block in model(CONFIGS["standard"], norm)[0].items():
         own = blocks.own_sources(name)
         found = blocks.measure(block, own=own, epsilon=EPSILON).mixing_BQ
-        assert set(found) == set(blocks.MIXING if own else ("AttnRes-W", "AttnRes-N", "AttnResLn-N")), name
-        for ratio_BQ in found.values():
-            assert ((ratio_BQ >= 0) & (ratio_BQ <= 1 + 1e-6)).all(), name
+        ways = (
+            set(blocks.MIXING)
+            - (set() if own else {"Attn-W", "Attn-N", "AttnRes-W"})
+            - ({"AttnResLn-N"} if norm == "pre" else set())
+        )
+        assert set(found) == ways, name
+        for example in range(2):
+            rows = np.arange(block.before_BQD.shape[1])
+            at = rows if own else np.full(len(rows), block.weights_BHQS.shape[-1])
+            after = blocks.contributed(block, example, own=own, epsilon=EPSILON).vectors_QSD
+            before = blocks.contributed(block._replace(norm=None), example, own=own, epsilon=EPSILON).vectors_QSD
+            bare = before.at[rows, at].add(-block.before_BQD[example])
+            for way, vectors in {"Attn-N": bare, "AttnRes-N": before, "AttnResLn-N": after}.items():
+                if way in ways:
+                    kept = np.asarray(vectors[rows, at])
+                    others = np.linalg.norm(np.asarray(vectors.sum(1)) - kept, axis=-1)
+                    expected = others / (others + np.linalg.norm(kept, axis=-1))
+                    np.testing.assert_allclose(found[way][example], expected, rtol=1e-4, atol=1e-6, err_msg=f"{name} {way}")
+            weights = np.asarray(block.weights_BHQS[example]).mean(0)
+            if own:
+                others = weights.sum(-1) - weights[rows, rows]
+                np.testing.assert_allclose(found["AttnRes-W"][example], others / 2, rtol=1e-5)
+                np.testing.assert_allclose(found["Attn-W"][example], others, rtol=1e-5)
 
 
 def test_attention_without_a_block_around_it_is_refused():

@@ -9,6 +9,7 @@ from scipy import stats
 
 from attention_variants.analysis import blocks, norms, pretrained
 from attention_variants.errors import InputError
+from attention_variants.models import layers
 from attention_variants.train import loop
 from configs import classification, regression
 
@@ -28,32 +29,37 @@ def draw(seed=0, shape=(2, 3, 5, 7)):
 
 def test_kinds_of_tokens():
     kinds = {
-        "special": ("[CLS]", "</s>", "<s>", "<unk>"),
+        "[CLS]": ("[CLS]",),
+        "</s>": ("</s>",),
         "punctuation": (".", "▁,", "##!", "Ġ..."),
-        "other": ("▁the", "##ing", "3", "▁"),
+        "other": ("▁the", "##ing", "3", "▁", "<unk>", "[UNK]"),
     }
     for kind, tokens in kinds.items():
         assert {norms.kind_of(token) for token in tokens} == {kind}
-    assert norms.kinds([["a", "."], ["[SEP]"]], 3).tolist() == [["other", "punctuation", ""], ["special", "", ""]]
+    seen = np.array([[True, True, False], [True, False, True]])
+    assert norms.kinds([["a", ".", "b"], ["[SEP]"]], seen).tolist() == [["other", "punctuation", ""], ["[SEP]", "", "other"]]
 
 
 def test_pairs_and_what_is_received_are_of_real_tokens():
     weights, lengths = draw()
     real = np.array([[True] * 5, [True, True, False, False, False]])
     kinds = np.array([["other"] * 5 + ["special", ""], ["other", "special", "", "", "", "", ""]])
+    weights[0, :, :2, 3] = 0.0  # as a mask has it
     found = measured(weights, lengths)
     of = norms.pairs(found, real, kinds)
     rows = [
         (weights[b, h, q, s], lengths[b, h, s], kinds[b, s])
         for b, h, q, s in np.ndindex(weights.shape)
-        if real[b, q] and kinds[b, s]
+        if real[b, q] and kinds[b, s] and weights[b, h, q, s]
     ]
-    for values, expected in zip(of, zip(*rows, strict=True), strict=True):
-        np.testing.assert_array_equal(values, expected)
+    assert sorted(zip(*map(np.ndarray.tolist, of), strict=True)) == sorted(rows)
     correlation = norms.rank_correlation(of)
-    assert set(correlation) == {"all", "other", "special"}
-    special = [row for row in rows if row[2] == "special"]
-    assert correlation["special"] == pytest.approx(stats.spearmanr(*np.array([row[:2] for row in special], float).T)[0])
+    assert set(correlation) == {"other", "special"}
+    for kind, rho in correlation.items():
+        chosen = np.array([row[:2] for row in rows if row[2] == kind], float).T
+        assert rho == pytest.approx(stats.spearmanr(*chosen)[0])
+    assert len(of.few(10).weight_N) == 10
+    assert of.few(10**6) is of
     given = norms.received(found, real, kinds)["special"]
     for name, carried in (("weight", np.ones_like(lengths)), ("norm", lengths)):
         each = [
@@ -66,7 +72,7 @@ def test_pairs_and_what_is_received_are_of_real_tokens():
 
 def test_a_rank_correlation_needs_something_that_varies():
     same = norms.Pairs(np.ones(4), np.arange(4.0), np.array(["other"] * 4))
-    assert np.isnan(norms.rank_correlation(same)["all"])
+    assert norms.rank_correlation(same) == {"other": None}
 
 
 def check(paths, capsys):
@@ -80,17 +86,19 @@ def test_a_run_of_translation(trained, capsys):
     found = check(norms.draw(trained[0]), capsys)
     assert set(found) == {"encoder_0_self_attention", "decoder_0_self_attention", "decoder_0_cross_attention"}
     for name, numbers in found.items():
-        assert set(numbers["mixing"]) == set(blocks.MIXING) - (set() if "self" in name else {"Attn-W", "Attn-N"})
+        assert set(numbers["mixing"]) == set(blocks.MIXING) - (set() if "self" in name else {"Attn-W", "Attn-N", "AttnRes-W"})
         total = sum(of["weight"] for of in numbers["received"].values())
         assert total == pytest.approx(1.0, abs=1e-4), "every query gives all of its weight to some kind of key"
 
 
 @pytest.mark.parametrize("make", [lambda: classification.get_config("tiny"), lambda: regression.get_config("variant=rbf,tiny")])
 def test_every_task_has_norms(make, tmp_path, capsys):
+    """Of rows of a table, of which pictures name a few, all that are read count."""
     config = make()
     config.run.duration = "2 steps"
     loop.train(config, tmp_path / "run", quiet=True)
-    check(norms.draw(tmp_path / "run"), capsys)
+    for numbers in check(norms.draw(tmp_path / "run"), capsys).values():
+        assert sum(of["weight"] for of in numbers["received"].values()) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_smoother_carries_its_targets_alone(tmp_path):
@@ -118,6 +126,7 @@ def test_a_pre_trained_model(tmp_path, capsys):
         (("a", "b", None, None, None), "found both of --workdir and --model"),
         ((None, "b", None, "d", None), "--model is given without --text; expected --model=FOLDER --text=FILE --output=DIR"),
         ((None, "b", "c", None, None), "--model is given without --output"),
+        (("a", None, "c", None, None), "--text, --output and --target belong to --model; expected --workdir alone"),
     ],
 )
 def test_flags_that_do_not_go_together(given, message):
@@ -125,7 +134,35 @@ def test_flags_that_do_not_go_together(given, message):
         norms.main(*given)
 
 
+def test_the_output_is_a_folder(tmp_path):
+    (tmp_path / "text.txt").write_text("a man\n")
+    with pytest.raises(InputError, match=r"--output is .*text\.txt, a file; expected a folder"):
+        norms.draw_pretrained(str(GOLDEN / "bert_random"), str(tmp_path / "text.txt"), str(tmp_path / "text.txt"))
+
+
 def test_bert_translates_nothing(tmp_path):
     (tmp_path / "text.txt").write_text("a man\n")
     with pytest.raises(InputError, match="holds a bert, which translates nothing; expected --text alone"):
         pretrained.trace(GOLDEN / "bert_random", tmp_path / "text.txt", tmp_path / "text.txt")
+
+
+def test_a_tokenizer_of_another_model(tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("a man\n")
+    load = pretrained.pretrained.load
+    small = lambda folder: (of := load(folder))._replace(model=of.model.clone(vocabulary=3))
+    monkeypatch.setattr(pretrained.pretrained, "load", small)
+    with pytest.raises(InputError, match=r"line 1, has .*, of which the tokenizer says \d+, and the model has 3 tokens"):
+        pretrained.trace(GOLDEN / "bert_random", tmp_path / "text.txt")
+
+
+def test_layers_are_in_the_order_of_the_model():
+    kinds = ("decoder_{}_cross", "decoder_{}_self", "encoder_{}_self")
+    names = [f"{kind.format(n)}_attention" for kind in kinds for n in (10, 2)]
+    assert layers.in_order(names) == [
+        "encoder_2_self_attention",
+        "encoder_10_self_attention",
+        "decoder_2_self_attention",
+        "decoder_2_cross_attention",
+        "decoder_10_self_attention",
+        "decoder_10_cross_attention",
+    ]

@@ -366,6 +366,7 @@ KEY = "encoder.layer.1.attention.self.key.weight"
             r"config.json: unknown model_type 'robert'; did you mean 'roberta'\? choose from bert, distilbert, marian, roberta$",
         ),
         (lambda f: configured(f, model_type=None), r"config.json: no 'model_type'; expected it"),
+        (lambda f: configured(f, hidden_size="36"), r"config.json: a value is of another type than it should be: "),
         (
             lambda f: configured(f, hidden_size=None, hidden_sise=36),
             r"config.json: no 'hidden_size'; expected it, as the model is made of it; the nearest is 'hidden_sise'",
