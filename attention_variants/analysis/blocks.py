@@ -26,7 +26,7 @@ class Block(NamedTuple):
     Attributes:
       weights_BHQS, v_BSHV: of its heads. x_BSD: what values are made of.
       before_BQD: what the residual connection passes by it; after_BQD: what comes out of all.
-      out: `kernel` (H, V, D) and perhaps `bias` (D,) of the output projection.
+      value, out: `kernel` (D, H, V) or (H, V, D), and perhaps `bias`, of the projections of values and of the output.
       norm: `scale` and `bias` of the layer normalisation after it; None where it stands before.
     """
 
@@ -35,6 +35,7 @@ class Block(NamedTuple):
     x_BSD: jax.Array
     before_BQD: jax.Array
     after_BQD: jax.Array
+    value: dict[str, jax.Array]
     out: dict[str, jax.Array]
     norm: dict[str, jax.Array] | None
 
@@ -42,6 +43,12 @@ class Block(NamedTuple):
     def bias_D(self) -> jax.Array:
         """b_O."""
         return self.out.get("bias", jnp.zeros(self.out["kernel"].shape[-1]))
+
+    @property
+    def expansion(self) -> jax.Array:
+        """How much longer vectors are after values and output projection (`ops.norms.expansion`)."""
+        bias_HV = self.value.get("bias", jnp.zeros(self.value["kernel"].shape[1:]))
+        return norms.expansion(self.value["kernel"], bias_HV, self.out["kernel"], self.bias_D)
 
 
 class Norms(NamedTuple):
@@ -88,7 +95,7 @@ def blocks(params, layers: dict, config) -> dict[str, Block]:
         layer, attention = params[name[: -len(_kind(name)) - 1]], _kind(name)
         norm = layer[f"{attention}_residual"]["norm"] if config.norm == "post" else None
         around = (trace[key] for key in ("v_BSHV", "x_BSD", "before_BQD", "after_BQD"))
-        found[name] = Block(trace_weights(trace), *around, layer[attention]["out"], norm)
+        found[name] = Block(trace_weights(trace), *around, layer[attention]["value"], layer[attention]["out"], norm)
     return found
 
 

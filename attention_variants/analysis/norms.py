@@ -99,6 +99,7 @@ def numbers(block: Block, found: Norms, real_BQ: np.ndarray, kind_BS: np.ndarray
         "variation of x": variation(np.linalg.norm(np.asarray(block.x_BSD, np.float32), axis=-1)[real_BS]),
         "variation of f(x)": [variation(of_head) for of_head in lengths_BSH.T],
         "norm of f(x)": [float(x) for x in lengths_BSH.mean(0)],
+        "expansion": float(block.expansion),
         "norm given": mean(found.weighted_BHQS),
         "rank correlation of weight and norm": rank_correlation(of),
         "received": received(found, real_BQ, kind_BS),

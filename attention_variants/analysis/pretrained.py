@@ -43,16 +43,15 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
     lines = _lines(text)
     source = _encode(pretrained_text.load(folder), lines[:MOST], model, text)
     source_BS = pretrained_text.batch(source, config.pad)
+    real, keys = {"encoder": source_BS != config.pad}, {"encoder": [row.pieces for row in source]}
     if model.inputs == 1:
         if target:
             raise InputError(f"{folder} holds a {kind}, which translates nothing; expected --text alone")
-        given, pieces = (source_BS,), [row.pieces for row in source]
-        real, keys = {"encoder": source_BS != config.pad}, {"encoder": pieces}
+        given = (source_BS,)
     else:
         before_BT, before = _before(folder, model, params, source_BS, target, len(lines))
-        given, pieces = (source_BS, before_BT), [row.pieces for row in source]
-        real = {"encoder": source_BS != config.pad, "decoder": np.arange(before_BT.shape[1]) < [[len(row)] for row in before]}
-        keys = {"encoder": pieces, "decoder": before}
+        given = (source_BS, before_BT)
+        real["decoder"], keys["decoder"] = np.arange(before_BT.shape[1]) < [[len(row)] for row in before], before
     traced = jax.jit(lambda params, *given: model.apply({"params": params}, *given, mutable=["trace"])[1]["trace"])(params, *given)
     found = {}
     for name, of in layers.traces(traced).items():

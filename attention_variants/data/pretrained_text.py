@@ -52,10 +52,6 @@ class Tokenizer:
         """The strings of ids."""
         return [self._tokenizer.id_to_token(int(i)) for i in ids]
 
-    def text(self, ids: Iterable[int]) -> str:
-        """What ids say, without special tokens."""
-        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
-
 
 class SentencePiece:
     """A SentencePiece model whose pieces have the ids of a `vocab.json`."""
@@ -85,12 +81,6 @@ class SentencePiece:
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """The strings of ids."""
         return [self._pieces[int(i)] for i in ids]
-
-    def text(self, ids: Iterable[int]) -> str:
-        """What ids say up to "</s>"."""
-        ids = [int(i) for i in ids]
-        ids = ids[: ids.index(self._ids["</s>"])] if self._ids["</s>"] in ids else ids
-        return self._model.decode([self._pieces[i] for i in ids if self._pieces[i] != "<pad>"])
 
 
 def load(folder: str | pathlib.Path, side: Literal["source", "target"] = "source") -> Tokenizer | SentencePiece:

@@ -1,15 +1,9 @@
-"""Pre-trained models are those of Hugging Face, in numbers, and ours in everything else; what is wrong with a folder is told.
-
-`tests/golden/bert_random` and `tests/golden/marian_random` were saved by transformers 5.23 with random parameters; `expected.npz`
-has what `BertModel` and `MarianMTModel` gave: hidden states, logits and weights of attention.
-"""
+"""BERT, RoBERTa and DistilBERT are those of Hugging Face, in numbers, and ours in everything else."""
 
 import dataclasses
-import functools
 import json
 import math
 import pathlib
-import types
 
 import jax
 import jax.numpy as jnp
@@ -17,50 +11,13 @@ import numpy as np
 import pytest
 import safetensors.flax
 import safetensors.numpy
+from cases.pretrained import BERT, MARIAN, case, close, looked_into, run, written
 from flax import traverse_util
 
 from attention_variants.errors import InputError
 from attention_variants.models import layers, pretrained, transformer
-from attention_variants.models.decoding import beam, greedy
 from attention_variants.models.heads import trace_weights
 from attention_variants.particles import groups
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-BERT, MARIAN = GOLDEN / "bert_random", GOLDEN / "marian_random"
-close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-4)
-
-
-@functools.cache
-def case(folder=BERT):
-    """A golden folder: its model, what was expected of it, its config and its tensors."""
-    model, params, kind = pretrained.load(folder)
-    config = json.loads((folder / "config.json").read_text())
-    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
-    return types.SimpleNamespace(
-        model=model, params=params, kind=kind, expected=np.load(folder / "expected.npz"), config=config, tensors=tensors
-    )
-
-
-def written(folder: pathlib.Path, config: dict, tensors: dict) -> pathlib.Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    safetensors.numpy.save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, folder / "model.safetensors")
-    return folder
-
-
-def looked_into(model, params, *tokens, **more):
-    """What comes out, what each module put out, and the traces of attention."""
-    sown = dict(mutable=["trace", "intermediates"], capture_intermediates=True)
-    out, variables = jax.jit(functools.partial(model.apply, **sown, **more))({"params": params}, *tokens)
-    outputs = {
-        name: of["__call__"][0] for name, of in variables["intermediates"].items() if isinstance(of, dict) and "__call__" in of
-    }
-    return out, outputs, variables["trace"]
-
-
-def run(folder, token_BS=None):
-    model, params, _ = pretrained.load(folder)
-    return jax.jit(model.apply)({"params": params}, case().expected["input_ids"] if token_BS is None else token_BS)
 
 
 def test_bert_is_that_of_hugging_face():
@@ -73,21 +30,6 @@ def test_bert_is_that_of_hugging_face():
         close(trace_weights(trace[f"encoder_{n}"]["self_attention"]), expected)
         assert np.ptp(expected) > 0.05
     assert (c.kind, c.model.config.longest) == ("bert", 40)
-
-
-def test_marian_is_that_of_hugging_face():
-    """The second source is padded; what stands at its padding is nobody's business."""
-    c = case(MARIAN)
-    e = c.expected
-    logits, outputs, trace = looked_into(c.model, c.params, e["input_ids"], e["decoder_input_ids"])
-    close(logits, e["logits"])
-    real_BS = e["attention_mask"].astype(bool)
-    assert not real_BS.all()
-    for n in range(2):
-        close(outputs[f"encoder_{n}"][real_BS], e["encoder_hidden_states"][n + 1][real_BS])
-        close(outputs[f"decoder_{n}"], e["decoder_hidden_states"][n + 1])
-        close(trace_weights(trace[f"decoder_{n}"]["cross_attention"]), e["cross_attentions"][n])
-    assert (c.kind, c.model.config.longest) == ("marian", 32)
 
 
 @pytest.mark.parametrize("folder", [BERT, MARIAN], ids=lambda folder: folder.name)
@@ -259,164 +201,3 @@ def test_our_own_configs_have_no_new_fields():
     fields = ["layers", "width", "heads", "feed_forward", "key_size", "norm", "positions", "dtype", "route", "remat"]
     assert [field.name for field in dataclasses.fields(transformer.Config)] == fields
     assert (transformer.Config.activation, transformer.Config.epsilon) == ("relu", 1e-5)
-
-
-def test_marian_decodes_step_by_step_as_at_once():
-    c = case(MARIAN)
-    source, before = c.expected["input_ids"], c.expected["decoder_input_ids"]
-    bound = functools.partial(c.model.apply, {"params": c.params})
-    encoded, mask = bound(source, method="encode")
-    caches = bound(encoded, mask, 9, method="start")
-    for at in range(before.shape[1]):
-        logits, caches = bound(before[:, at, None], at, mask, caches, method="step")
-        close(logits[:, 0], c.expected["logits"][:, at])
-
-
-def test_marian_translates():
-    """Each token is the most probable after those before, the first of which is `begin`; padding is never written."""
-    c = case(MARIAN)
-    length, source = 11, c.expected["input_ids"]
-    bias = jnp.zeros((1, 300)).at[:, 299].set(100).at[:, 0].set(1.5)
-    params = jax.tree.map(lambda x: 6 * x, c.params) | {"embedding": c.params["embedding"], "final_logits_bias": bias}
-    out = np.asarray(greedy(c.model, params, source, length=length))
-    before = np.concatenate([np.full((2, 1), 299), out], 1)[:, :-1]
-    logits = np.array(c.model.apply({"params": params}, source, before))
-    logits[..., 299] = -np.inf
-    assert (out == 0).any(1).tolist() == [False, True]
-    ended = np.cumsum(before == 0, 1) > 0
-    np.testing.assert_array_equal(out, np.where(ended, 299, logits.argmax(-1)))
-    np.testing.assert_array_equal(beam(c.model, params, source, length=length, beams=1), out)
-
-
-def test_marians_logits_have_biases(tmp_path):
-    c = case(MARIAN)
-    bias = np.random.default_rng(0).normal(size=(1, 300)).astype(np.float32)
-    folder = written(tmp_path, c.config, c.tensors | {"final_logits_bias": bias})
-    e, (model, params, _) = c.expected, pretrained.load(folder)
-    close(model.apply({"params": params}, e["input_ids"], e["decoder_input_ids"]), e["logits"] + bias)
-
-
-@pytest.mark.parametrize("name", ["lm_head", "model.encoder.embed_tokens", "model.decoder.embed_tokens", "shared"])
-def test_marians_matrix_of_embeddings_has_many_names(tmp_path, name):
-    c = case(MARIAN)
-    tensors = dict(c.tensors)
-    tensors[f"{name}.weight"] = tensors.pop("model.shared.weight")
-    jax.tree.map(np.testing.assert_array_equal, pretrained.load(written(tmp_path, c.config, tensors)).params, c.params)
-
-
-def test_marians_sides_may_differ(tmp_path):
-    """Fewer layers, other heads and another width inside: heads of a decoder are those of the config's decoder."""
-    c, random = case(MARIAN), np.random.default_rng(0)
-    tensors = {name: x for name, x in c.tensors.items() if "decoder.layers.1" not in name}
-    name = "model.decoder.layers.0.fc{}.{}".format
-    shapes = {name(1, "weight"): (17, 24), name(1, "bias"): (17,), name(2, "weight"): (24, 17)}
-    tensors |= {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    config = c.config | dict(decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=17)
-    model, params, _ = pretrained.load(written(tmp_path, config, tensors))
-    source, before = c.expected["input_ids"], c.expected["decoder_input_ids"]
-    _, outputs, trace = looked_into(model, params, source, before)
-    close(outputs["encoder_1"][0], c.expected["encoder_hidden_states"][-1][0])
-    assert trace_weights(trace["decoder_0"]["cross_attention"]).shape == (2, 4, 7, 9)
-    encoded, mask = model.apply({"params": params}, source, method="encode")
-    assert len(model.apply({"params": params}, encoded, mask, 3, method="start")) == 1
-
-
-def lacking(folder, name):
-    (folder / name).unlink()
-
-
-def configured(folder, **values):
-    config = case().config | values
-    (folder / "config.json").write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
-
-
-def pickled(folder):
-    lacking(folder, "model.safetensors")
-    (folder / "pytorch_model.bin").write_bytes(b"?")
-
-
-def pickled_by_a_stranger(folder):
-    pickled(folder)
-    configured(folder, architectures=["BertModel; import os"])
-
-
-def of_tensors(folder, drop=(), **add):
-    written(folder, case().config, {name: x for name, x in (case().tensors | add).items() if name not in drop})
-
-
-KEY = "encoder.layer.1.attention.self.key.weight"
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda f: lacking(f, "config.json"), r"no config.json in .*model; expected a folder as Hugging Face's save_pretrained"),
-        (lambda f: (f / "config.json").write_text("{"), r"cannot read .*config.json: "),
-        (lambda f: (f / "config.json").write_text("[]"), r"config.json holds list; expected a JSON object"),
-        (lambda f: lacking(f, "model.safetensors"), r"no model.safetensors in .*model; expected it$"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"?"), r"cannot read .*model.safetensors: "),
-        (
-            pickled,
-            r"in place of pytorch_model.bin, which python -c \"from transformers import BertModel; BertModel.from_pretrained"
-            r"\('.*'\).save_pretrained\('.*', safe_serialization=True\)\" converts$",
-        ),
-        (pickled_by_a_stranger, r"which python -c \"from transformers import AutoModel; AutoModel.from_pretrained\("),
-        (
-            lambda f: configured(f, model_type="robert"),
-            r"config.json: unknown model_type 'robert'; did you mean 'roberta'\? choose from bert, distilbert, marian, roberta$",
-        ),
-        (lambda f: configured(f, model_type=None), r"config.json: no 'model_type'; expected it"),
-        (lambda f: configured(f, hidden_size="36"), r"config.json: a value is of another type than it should be: "),
-        (
-            lambda f: configured(f, hidden_size=None, hidden_sise=36),
-            r"config.json: no 'hidden_size'; expected it, as the model is made of it; the nearest is 'hidden_sise'",
-        ),
-        (
-            lambda f: configured(f, hidden_act="gelo"),
-            r"config.json: unknown activation 'gelo'; did you mean 'gelu'\? choose from gelu, ",
-        ),
-        (
-            lambda f: configured(f, num_attention_heads=5),
-            r"config.json: model.heads is 5, which does not divide .*width 36; the nearest that does is 4",
-        ),
-        (
-            lambda f: configured(f, position_embedding_type="relative_key"),
-            r"config.json: position_embedding_type is 'relative_key'; expected 'absolute', as nothing else is supported",
-        ),
-        (
-            lambda f: of_tensors(f, [KEY]),
-            rf"model has no tensor '{KEY}'; expected it, as config.json describes a bert with it; the nearest is 'encoder.*\.key\.",
-        ),
-        (
-            lambda f: of_tensors(f, **{KEY: np.zeros((36, 35), np.float32)}),
-            rf"model has the tensor '{KEY}' with shape \(36, 35\); expected \(36, 36\), as config.json says",
-        ),
-        (
-            lambda f: configured(f, intermediate_size=71),
-            r"'encoder.layer.0.intermediate.dense.weight' with shape \(70, 36\); expected \(71, 36\)|"
-            r"'encoder.layer.0.intermediate.dense.bias' with shape \(70,\); expected \(71,\)",
-        ),
-    ],
-)
-def test_what_is_wrong_with_a_folder_is_told(tmp_path, spoil, message):
-    folder = written(tmp_path / "model", case().config, case().tensors)
-    spoil(folder)
-    with pytest.raises(InputError, match=message) as error:
-        pretrained.load(folder)
-    assert "\n" not in str(error.value)
-
-
-def test_a_folder_that_is_not_there_is_told_with_the_nearest(tmp_path):
-    (tmp_path / "bert-base").mkdir()
-    message = r"no such folder: .*bert-bose; expected one with config.json and model.safetensors; the nearest is 'bert-base'$"
-    with pytest.raises(InputError, match=message):
-        pretrained.load(tmp_path / "bert-bose")
-    with pytest.raises(InputError, match=r"no such folder: .*bert; expected one with config.json and model.safetensors$"):
-        pretrained.load(tmp_path / "not" / "there" / "bert")
-
-
-def test_marians_sides_share_their_embeddings_or_are_refused(tmp_path):
-    c = case(MARIAN)
-    folder = written(tmp_path, c.config | {"share_encoder_decoder_embeddings": False}, c.tensors)
-    with pytest.raises(InputError, match=r"config.json: share_encoder_decoder_embeddings is False; expected True, as nothing"):
-        pretrained.load(folder)
