@@ -13,6 +13,7 @@ import contextlib
 import functools
 import importlib.metadata
 import importlib.util
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from attention_variants.models import transformer
+from attention_variants.models import layers, transformer
 from attention_variants.ops.affine import affine
 from attention_variants.ops.dropout import Dropout, drop
 from attention_variants.tasks.translation import Task
@@ -112,11 +113,8 @@ DROPOUT = {
 @contextlib.contextmanager
 def smooth():
     """Softplus for ReLU, so that gradients can be compared: a ReLU at rounding's distance from zero may be on here, off there."""
-    relu, nn.relu = nn.relu, nn.softplus
-    try:
+    with mock.patch.object(nn, "relu", nn.softplus), mock.patch.dict(layers.ACTIVATIONS, relu=nn.softplus):
         yield
-    finally:
-        nn.relu = relu
 
 
 def linen(way: str, *work) -> Contender:
