@@ -23,7 +23,7 @@ def look(workdir: pathlib.Path) -> dict[str, float]:
     gold, characters = alignment.known(loaded, None, None, 1, False)
     found = alignment.align(loaded.task, loaded.params, gold, loaded.place, characters=characters)
     rates = {}
-    for kind in found.counts:
+    for kind in found.best:
         for setting in alignment.STEPS:
             of_layers = 100 * found.rates(kind, setting)[:, 0]
             rates |= {f"{SHORT[kind]}_{setting}_{layer}": float(rate) for layer, rate in enumerate(of_layers)}

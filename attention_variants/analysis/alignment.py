@@ -2,11 +2,13 @@
 
 Kobayashi et al. 2020, "Attention is not only a weight", and 2021 for what is after layer normalisation. Targets are given;
 every target word is linked with the source word that it has most of, by layer and by head; links are judged by their error rate
-(AER), beside what a link at random, the diagonal, and the best single links come to.
+(AER), beside what a link at random, the diagonal, and the best single links come to. With a run of the other direction beside it,
+the links of both are also made one.
 
     python -m attention_variants.analysis.alignment --workdir=runs/demo          # dates, whose alignments are known
     python -m attention_variants.analysis.alignment --workdir=runs/en-fr         # English-French, Hansards: downloaded
     python -m attention_variants.analysis.alignment --workdir=runs/mine --links=FILE --text=FILE
+    python -m attention_variants.analysis.alignment --workdir=runs/en-fr --back=runs/fr-en      # and links of both made one
 
 Numbers in alignment.json, pictures beside it, below the run's figures/alignment.
 """
@@ -75,18 +77,32 @@ class Found(NamedTuple):
     """What the maps of a run come to, by kind: "weights", "norms", "norms after layer normalisation".
 
     Attributes:
-      counts: by kind and setting, for each layer, of the layer as a whole and then of each head, where the kind has any.
+      gold: the sentence pairs.
+      best: by kind and setting, for each pair, (L, 1 + H, target words): the source word that a target word has most of, or END, of
+        each layer as a whole and then of each head, where the kind has any.
       first: by kind and setting, the maps of the first pair between words, (L, target words, source words and END).
-      sizes: by kind of norm, likewise (L, 1 + H), the mean of a map's entries; that of weights is the same for all.
+      sizes: by kind of norm, (L, 1 + H), the mean of a map's entries; that of weights is the same for all.
     """
 
-    counts: dict[str, dict[str, list[list[Counts]]]]
+    gold: Gold
+    best: dict[str, dict[str, list[np.ndarray]]]
     first: dict[str, dict[str, np.ndarray]]
     sizes: dict[str, np.ndarray]
 
+    def links(self, kind: str, setting: str, layer: int, head: int = 0) -> list[Links]:
+        """Of each pair; head 0 is the layer as a whole, 1 the first head."""
+        rows = zip(self.best[kind][setting], self.gold.source, strict=True)
+        return [_links(best[layer, head], len(source)) for best, source in rows]
+
+    def counts(self, kind: str, setting: str) -> list[list[Counts]]:
+        """For each layer, of the layer as a whole and then of each head."""
+        layers, heads, _ = self.best[kind][setting][0].shape
+        judged = lambda *at: links.count(self.links(kind, setting, *at), self.gold)
+        return [[judged(layer, head) for head in range(heads)] for layer in range(layers)]
+
     def rates(self, kind: str, setting: str) -> np.ndarray:
         """Error rates, (L, 1 + H)."""
-        return np.array([[counts.error_rate for counts in layer] for layer in self.counts[kind][setting]])
+        return np.array([[counts.error_rate for counts in layer] for layer in self.counts(kind, setting)])
 
     def chosen(self, kind: str) -> int:
         """The layer whose map is largest in the mean, which takes no gold."""
@@ -138,16 +154,23 @@ def align(task, params, gold: Gold, place, *, characters: bool = False) -> Found
                         if n == 0:
                             first.setdefault(kind, {})[setting] = words_LKTS[:, 0]
     pairs = range(len(gold.sure))
-    judged = lambda of, at: links.count([_links(of[n][at], len(gold.source[n])) for n in pairs], gold)
-    counts = {
-        kind: {setting: _nested(lambda *at, of=of: judged(of, at), *of[0].shape[:2]) for setting, of in settings.items()}
-        for kind, settings in best.items()
+    best = {kind: {setting: [of[n] for n in pairs] for setting, of in settings.items()} for kind, settings in best.items()}
+    return Found(gold, best, first, {kind: np.mean([of[n] for n in pairs], 0) for kind, of in sizes.items()})
+
+
+def both(forward: Found, backward: Found) -> dict[str, dict[str, dict[str, float]]]:
+    """By kind, setting and rule (`links.SYMMETRISED`), the error rates of the links of both directions, made one.
+
+    Of each direction they are those of the layer that has the largest mean norm, which takes no gold; of weights, too.
+    """
+    of = lambda found, kind, setting: found.links(kind, setting, found.chosen(kind if kind in found.sizes else "norms"))
+    rate = lambda rule, *ways: links.count([rule(*pair) for pair in zip(*ways, strict=True)], forward.gold).error_rate
+    rules = lambda *ways: {name: rate(rule, *ways) for name, rule in links.SYMMETRISED.items()}
+    return {
+        kind: {setting: rules(of(forward, kind, setting), links.flipped(of(backward, kind, setting))) for setting in STEPS}
+        for kind in forward.best
+        if kind in backward.best
     }
-    return Found(counts, first, {kind: np.mean([of[n] for n in pairs], 0) for kind, of in sizes.items()})
-
-
-def _nested(function, rows: int, columns: int) -> list[list]:
-    return [[function(row, column) for column in range(columns)] for row in range(rows)]
 
 
 def known(loaded: runs.Loaded, links_file: str | None, text: str | None, base: int, reverse: bool) -> tuple[Gold, bool]:
@@ -166,22 +189,35 @@ def known(loaded: runs.Loaded, links_file: str | None, text: str | None, base: i
     )
 
 
-def draw(workdir, links_file=None, text=None, base: int = 1, reverse: bool = False, tell=print) -> list[pathlib.Path]:
-    """Error rates by layer and head, maps of the first pair with its right links, and all numbers."""
-    if not workdir:
-        raise InputError("--workdir is missing; expected the folder of a training run")
+def load(workdir, tell) -> runs.Loaded:
+    """A finished run of translation."""
     loaded = runs.Loaded(workdir, tell)
     if not hasattr(loaded.task, "forced"):
         raise InputError(f"{workdir} is no run of translation; expected one, whose cross-attention has alignments")
+    return loaded
+
+
+def draw(workdir, links_file=None, text=None, base=1, reverse=False, back=None, tell=print) -> list[pathlib.Path]:
+    """Error rates by layer and head, maps of the first pair with its right links, and all numbers."""
+    if not workdir:
+        raise InputError("--workdir is missing; expected the folder of a training run")
+    loaded = load(workdir, tell)
     gold, characters = known(loaded, links_file, text, base, reverse)
+    if back and characters:
+        raise InputError(f"--back={back} is given, and nobody translates these data back; expected --workdir alone")
+    other = load(back, tell) if back else None
+    if other:
+        there, here = ((getattr(of.task.data, "source", ""), getattr(of.task.data, "target", "")) for of in (other, loaded))
+        if there != here[::-1]:
+            raise InputError(f"--back={back} translates {' to '.join(there)}; expected {' to '.join(here[::-1])}, the other way")
     found = align(loaded.task, loaded.params, gold, loaded.place, characters=characters)
     folder = loaded.workdir / "figures" / "alignment"
     between = {name: counts.error_rate for name, counts in links.bounds(gold).items()}
     report = {"pairs": len(gold.sure), **between}
-    report |= {kind: {setting: found.rates(kind, setting).tolist() for setting in STEPS} for kind in found.counts}
+    report |= {kind: {setting: found.rates(kind, setting).tolist() for setting in STEPS} for kind in found.best}
+    of_both = lambda layers: [[(of.precision, of.recall) for of in layer] for layer in layers]
     report["precision and recall"] = {
-        kind: {setting: [[(of.precision, of.recall) for of in layer] for layer in layers] for setting, layers in settings.items()}
-        for kind, settings in found.counts.items()
+        kind: {setting: of_both(found.counts(kind, setting)) for setting in STEPS} for kind in found.best
     }
     report["mean"] = {kind: size.tolist() for kind, size in found.sizes.items()}
     report["chosen"] = {kind: found.chosen(kind) for kind in found.sizes}
@@ -189,16 +225,21 @@ def draw(workdir, links_file=None, text=None, base: int = 1, reverse: bool = Fal
     columns = ["all", *map(str, range(found.sizes["norms"].shape[1] - 1))]
     words, layer = (gold.source[0], gold.target[0], gold.sure[0], gold.possible[0]), found.chosen("norms")
     for path, setting in zip(list(paths), STEPS, strict=True):
-        rates = {kind: 100 * found.rates(kind, setting) for kind in found.counts}
-        figures.by_layer_and_head(path, rates, title=f"alignment error rate (%), {setting}", columns=columns)
+        rates = {kind: 100 * found.rates(kind, setting) for kind in found.best}
+        scale = (100 * between["oracle"], 100.0)
+        figures.by_layer_and_head(path, rates, title=f"alignment error rate (%), {setting}", columns=columns, scale=scale)
         paths.append(folder / f"{setting}_first_pair.png")
         maps_TS = {kind: found.first[kind][setting][layer][:, :-1] for kind in found.first}
         figures.sentence(paths[-1], maps_TS, *words, title=f"{setting}, layer {layer}, which has the largest mean norm")
     paths.append(folder / "mean.png")
     figures.by_layer_and_head(paths[-1], found.sizes, title="mean of the map", columns=columns)
+    of_layers = {kind: {setting: found.rates(kind, setting)[:, 0].round(4).tolist() for setting in STEPS} for kind in found.best}
+    said = {"pairs": report["pairs"], "error rates": between | of_layers, "layer chosen by its norms": layer}
+    if other:
+        backward = align(other.task, other.params, links.other_way(gold), other.place, characters=characters)
+        said["both directions"] = report["both directions"] = both(found, backward)
     write_json(folder / "alignment.json", report)
-    of_layers = {kind: {setting: found.rates(kind, setting)[:, 0].round(4).tolist() for setting in STEPS} for kind in found.counts}
-    print(json.dumps({"pairs": report["pairs"], "error rates": between | of_layers, "layer chosen by its norms": layer}))
+    print(json.dumps(said))
     return [*paths, folder / "alignment.json"]
 
 
@@ -208,4 +249,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("text", None, "The sentence pairs that the links are of, `source ||| target` on each line.")
     flags.DEFINE_integer("base", 1, "The number of the first word in --links.", 0, 1)
     flags.DEFINE_bool("reverse", False, "Links are written target-source.")
-    start(draw, "workdir", "links", "text", "base", "reverse")
+    flags.DEFINE_string("back", None, "A run that translates the other way: the links of both are also made one.")
+    start(draw, "workdir", "links", "text", "base", "reverse", "back")

@@ -19,16 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from scipy import stats
 
 from attention_variants.analysis import blocks, start
+from attention_variants.analysis.token_kinds import spearman
 from attention_variants.data.tokens import END, PAD, UNKNOWN
 from attention_variants.errors import InputError
 from attention_variants.figures import norms as figures
 from attention_variants.train import runs
 from attention_variants.train.workdir import write_json
-
-FEWEST = 3  # tokens that a rank correlation is of
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -81,9 +79,9 @@ def given(block: blocks.Block, real_BQ: np.ndarray, pooling: str, epsilon: float
 
 def correlations(one_BS: np.ndarray, other_BS: np.ndarray, counts_BS: np.ndarray) -> np.ndarray:
     """Spearman's of each sentence, over the tokens that count; NaN of fewer than three, or where they are all the same."""
-    rows = [(one[counts], other[counts]) for one, other, counts in zip(one_BS, other_BS, counts_BS, strict=True)]
-    ranked = lambda a, b: len(a) >= FEWEST and np.ptp(a) > 0 and np.ptp(b) > 0
-    return np.array([stats.spearmanr(a, b)[0] if ranked(a, b) else np.nan for a, b in rows])
+    return np.array(
+        [spearman(*(of[counts] for of in row)) for *row, counts in zip(one_BS, other_BS, counts_BS, strict=True)], float
+    )
 
 
 def agreement(task, params, model_state, place) -> dict[str, dict[str, dict[str, np.ndarray]]]:

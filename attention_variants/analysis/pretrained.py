@@ -1,6 +1,8 @@
 """Traces of pre-trained models on lines of text, as those of our own runs: what an analysis of attention layers takes."""
 
+import itertools
 import pathlib
+from collections import Counter
 from typing import Any, NamedTuple
 
 import jax
@@ -20,12 +22,15 @@ class Traced(NamedTuple):
     Attributes:
       layers: by attention layer, its trace, which queries are tokens, and the names of each line's keys, as `Task.attention`.
       params, config: of the model. kind: which architecture it is.
+      counts: by side, "encoder" and "decoder", how often each token stands in all lines of the text, and in the translations that
+        were read.
     """
 
     layers: dict[str, tuple[dict, np.ndarray, list[list[str]]]]
     params: dict
     config: Any
     kind: str
+    counts: dict[str, Counter[str]]
 
 
 def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pathlib.Path | None = None) -> Traced:
@@ -40,8 +45,8 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
     """
     model, params, kind = pretrained.load(folder)
     config = model.config
-    lines = _lines(text)
-    source = _encode(pretrained_text.load(folder), lines[:MOST], model, text)
+    lines, tokenizer = _lines(text), pretrained_text.load(folder)
+    source = _encode(tokenizer, lines[:MOST], model, text)
     source_BS = pretrained_text.batch(source, config.pad)
     real, keys = {"encoder": source_BS != config.pad}, {"encoder": [row.pieces for row in source]}
     if model.inputs == 1:
@@ -57,7 +62,9 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
     for name, of in layers.traces(traced).items():
         side = name.split("_")[0]
         found[name] = of, real[side], keys["encoder" if "cross" in name else side]
-    return Traced(found, params, config, kind)
+    counts = {side: Counter(itertools.chain(*rows)) for side, rows in keys.items()}
+    counts["encoder"].update(piece for line in lines[MOST:] for piece in tokenizer.line(line).pieces)
+    return Traced(found, params, config, kind, counts)
 
 
 def _before(folder, model, params, source_BS, target, lines: int) -> tuple[np.ndarray, list[list[str]]]:

@@ -23,6 +23,16 @@ class Gold(NamedTuple):
     possible: list[Links]
 
 
+def flipped(links: Sequence[Links]) -> list[Links]:
+    """The links of each pair with source and target exchanged."""
+    return [{(t, s) for s, t in of} for of in links]
+
+
+def other_way(gold: Gold) -> Gold:
+    """Of translating target to source."""
+    return Gold(gold.target, gold.source, flipped(gold.sure), flipped(gold.possible))
+
+
 class Counts(NamedTuple):
     """How many links of a corpus are what; rates are of these sums, not means over sentences (Och and Ney 2003).
 
@@ -50,10 +60,6 @@ class Counts(NamedTuple):
         """AER = 1 − (|A ∩ S| + |A ∩ P|) / (|A| + |S|); where all that is possible is sure, 1 − F₁. nan where there is no link."""
         both = self.found + self.sure
         return 1 - (self.found_sure + self.found_possible) / both if both else math.nan
-
-    def f(self, alpha: float = 0.5) -> float:
-        """1 / (α / precision + (1 − α) / recall); 0 where nothing that is sure is found."""
-        return 1 / (alpha / self.precision + (1 - alpha) / self.recall) if self.found_sure else 0.0
 
 
 def count(found: Sequence[Links], gold: Gold) -> Counts:

@@ -10,20 +10,26 @@ from attention_variants.figures import COLOURS, panels, plain, write
 
 
 def by_layer_and_head(
-    path: pathlib.Path, found: Mapping[str, np.ndarray], *, title: str, layers: Sequence[str] = (), columns: Sequence[str] = ()
+    path: pathlib.Path,
+    found: Mapping[str, np.ndarray],
+    *,
+    title: str,
+    layers: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    scale: tuple[float, float] | None = None,
 ) -> None:
     """Writes a PNG with a panel for each name: a row for each layer, a column for each head, and the number in every cell.
 
     Args:
-      found: by what they are, such as an error rate or a mean norm, numbers (layers, heads); nan where there is none. Colours run
-        from the smallest to the largest of a panel. layers, columns: names of the rows and columns; by default numbers of
-        layers and heads.
+      found: by what they are, such as an error rate or a mean norm, numbers (layers, heads); nan where there is none. layers,
+        columns: names of the rows and columns; by default numbers of layers and heads. scale: which numbers have the first colour
+        and the last; by default the smallest and the largest of each panel.
     """
     rows, heads = map(max, zip(*(values.shape for values in found.values()), strict=True))
     names = [plain(str(name).replace("_", " ")) for name in layers or range(rows)]
     figure, axes = panels(len(found), 1.4 + 0.07 * max(map(len, names)) + 0.5 * heads, 1.2 + 0.35 * rows)
     for panel, (name, values_LH) in zip(axes, found.items(), strict=False):
-        image = panel.imshow(values_LH, cmap="viridis", aspect="auto")
+        image = panel.imshow(values_LH, cmap="viridis", aspect="auto", **dict(zip(("vmin", "vmax"), scale or (), strict=False)))
         for (layer, head), value in np.ndenumerate(values_LH):
             if np.isfinite(value):
                 bright = image.norm(value) > 0.6

@@ -26,21 +26,42 @@ def maps(path: pathlib.Path, found: Mapping[str, np.ndarray], queries: Sequence[
     write(figure, path, title)
 
 
-def mixing(path: pathlib.Path, found: Mapping[str, Mapping[str, float]]) -> None:
-    """Writes a PNG with a line for each way to reckon, over layers: which share of a token's vector comes from others.
+def mixing(path: pathlib.Path, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    """Writes a PNG with a panel for each kind of token, a line over layers for each way to reckon: the share that is from others.
 
     Args:
-      found: by layer, in the order of the model, shares from 0 to 1 by name.
+      found: by layer, in the order of the model, and kind of token, shares from 0 to 1 by name.
     """
-    figure, (panel, *_) = panels(1, 3.5 + 0.35 * len(found), 3.2)
-    names = sorted({name for shares in found.values() for name in shares})
-    for name, colour in zip(names, COLOURS, strict=False):
-        panel.plot([shares.get(name, np.nan) for shares in found.values()], marker="o", markersize=3, color=colour, label=name)
-    panel.set_xticks(range(len(found)), [plain(layer.replace("_", " ")) for layer in found], rotation=90, fontsize=7)
-    panel.set(ylim=(0.0, 1.0))
-    panel.set_ylabel("share of others", fontsize=8)
-    panel.legend(fontsize=7, frameon=False)
-    write(figure, path, "share of a token's vector from others")
+    kinds = list(dict.fromkeys(kind for of in found.values() for kind in of))
+    names = sorted({name for of in found.values() for shares in of.values() for name in shares})
+    figure, axes = panels(len(kinds), 2.0 + 0.3 * len(found), 3.2)
+    for panel, kind in zip(axes, kinds, strict=False):
+        for name, colour in zip(names, COLOURS, strict=False):
+            shares = [of.get(kind, {}).get(name, np.nan) for of in found.values()]
+            panel.plot(shares, marker="o", markersize=3, color=colour, label=name)
+        panel.set_xticks(range(len(found)), [plain(layer.replace("_", " ")) for layer in found], rotation=90, fontsize=7)
+        panel.set(ylim=(0.0, 1.0))
+        panel.set_title(plain(kind), fontsize=9)
+    axes[0].set_ylabel("share of others", fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7, frameon=False)
+    write(figure, path, "share of a token's vector from others, by kind of token")
+
+
+def frequencies(path: pathlib.Path, found: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]) -> None:
+    """Writes a PNG with two panels for each stack of layers: weights that tokens get, and norms that they carry, over their ranks.
+
+    Args:
+      found: by stack, ranks (B, S), 0 where there is none, and such values by name, of which "weight" and "norm" are drawn.
+    """
+    figure, axes = panels(2 * len(found), 3.0, 2.4)
+    drawn = [(stack, rank_BS, name, values[name]) for stack, (rank_BS, values) in found.items() for name in ("weight", "norm")]
+    for panel, (stack, rank_BS, name, value_BS) in zip(axes, drawn, strict=False):
+        at_BS = rank_BS > 0
+        panel.semilogx(rank_BS[at_BS], value_BS[at_BS], ".", markersize=2, alpha=0.4, color=COLOURS[0], rasterized=True)
+        panel.set_title(plain(stack), fontsize=9)
+        panel.set_xlabel("frequency rank", fontsize=8)
+        panel.set_ylabel(f"{name}, mean over layers", fontsize=8)
+    write(figure, path, "weights that tokens get, and norms that they carry")
 
 
 def weights_and_norms(path: pathlib.Path, found: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:

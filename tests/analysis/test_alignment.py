@@ -1,12 +1,14 @@
 """Links that a map holds are those of a slow loop over its words, in both settings, and the pieces of words do not matter."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from attention_variants.analysis import alignment, blocks
 from attention_variants.data import links
+from attention_variants.data.links import Gold
 from attention_variants.data.subwords import Subwords
 from attention_variants.errors import InputError
 from attention_variants.train import loop, runs
@@ -143,7 +145,7 @@ def test_a_run_of_dates(trained, capsys):
                     alone[kind, setting].append([alignment.links_of(map_TS, *owners, setting) for map_TS in cut])
     for (kind, setting), of_pairs in alone.items():
         expected = [links.count(list(of_map), few) for of_map in zip(*of_pairs, strict=True)]
-        assert found.counts[kind][setting] == [expected]
+        assert found.counts(kind, setting) == [expected]
     paths = alignment.draw(trained[0])
     assert all(path.stat().st_size > 0 for path in paths)
     report = json.loads(paths[-1].read_text())
@@ -158,6 +160,46 @@ def test_the_layer_is_chosen_by_norms(trained):
     found = alignment.align(loaded.task, loaded.params, type(gold)(*(side[:3] for side in gold)), loaded.place, characters=True)
     assert "weights" not in found.sizes
     assert found.chosen("norms") == 0
+
+
+def found_of(gold, seed: int) -> alignment.Found:
+    """What three layers of two heads might have found."""
+    rng = np.random.default_rng(seed)
+    drawn = lambda: [rng.integers(0, len(s) + 1, (3, 3, len(t))) for s, t in zip(gold.source, gold.target, strict=True)]
+    best = {kind: {setting: drawn() for setting in alignment.STEPS} for kind in ("weights", "norms")}
+    return alignment.Found(gold, best, {}, {"norms": rng.random((3, 3))})
+
+
+def test_both_directions_are_made_one():
+    """By hand, of the layer chosen; whichever direction is called forward the rates are the same."""
+    words = lambda *lengths: [["w"] * length for length in lengths]
+    gold = Gold(words(5, 3, 7), words(2, 3, 4), [{(0, 0), (4, 1)}, {(2, 0)}, set()], [{(0, 0), (4, 1)}, {(2, 0), (1, 1)}, {(6, 2)}])
+    forward, backward = found_of(gold, 0), found_of(links.other_way(gold), 1)
+    found = alignment.both(forward, backward)
+    assert found.keys() == {"weights", "norms"}
+    for kind, settings in found.items():
+        for setting, rates in settings.items():
+            one = forward.links(kind, setting, forward.chosen("norms"))
+            other = [{(s, t) for t, s in of} for of in backward.links(kind, setting, backward.chosen("norms"))]
+            for rule, make in (("union", set.union), ("intersection", set.intersection)):
+                both = [make(*map(set, pair)) for pair in zip(one, other, strict=True)]
+                assert rates[rule] == links.count(both, gold).error_rate
+    again = alignment.both(backward, forward)
+    for kind, settings in found.items():
+        for setting, rates in settings.items():
+            assert {rule: again[kind][setting][rule] for rule in rates if rule != "grow_diagonal_final"} == {
+                rule: rate for rule, rate in rates.items() if rule != "grow_diagonal_final"
+            }
+
+
+def test_the_other_run_translates_the_other_way(trained, monkeypatch):
+    with pytest.raises(InputError, match="nobody translates these data back; expected --workdir alone"):
+        alignment.draw(trained[0], back=trained[0])
+    of = lambda source, target: SimpleNamespace(task=SimpleNamespace(data=SimpleNamespace(source=source, target=target)))
+    monkeypatch.setattr(alignment, "load", lambda workdir, tell: of("en", "de" if workdir == "x" else "fr"))
+    monkeypatch.setattr(alignment, "known", lambda *given: (None, False))
+    with pytest.raises(InputError, match="--back=x translates en to de; expected fr to en, the other way"):
+        alignment.draw("y", back="x")
 
 
 def test_characters_want_tokens_as_short(trained):

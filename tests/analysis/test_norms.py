@@ -2,91 +2,39 @@
 
 import json
 import pathlib
+from collections import Counter
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from attention_variants.analysis import blocks, norms, pretrained
+from attention_variants.analysis import blocks, heads, norms, pretrained
+from attention_variants.data.tokens import PAD
 from attention_variants.errors import InputError
 from attention_variants.models import layers
-from attention_variants.train import loop
+from attention_variants.train import loop, runs
 from configs import classification, regression
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
-def measured(weights, lengths):
-    nothing = dict.fromkeys(blocks.Norms._fields)
-    return blocks.Norms(**nothing | {"weights_BHQS": weights, "lengths_BHS": lengths})
-
-
-def draw(seed=0, shape=(2, 3, 5, 7)):
-    rng = np.random.default_rng(seed)
-    weights = rng.random(shape)
-    return weights / weights.sum(-1, keepdims=True), rng.random((*shape[:2], shape[3]))
-
-
-def test_kinds_of_tokens():
-    kinds = {
-        "[CLS]": ("[CLS]",),
-        "</s>": ("</s>",),
-        "punctuation": (".", "▁,", "##!", "Ġ..."),
-        "other": ("▁the", "##ing", "3", "▁", "<unk>", "[UNK]"),
-    }
-    for kind, tokens in kinds.items():
-        assert {norms.kind_of(token) for token in tokens} == {kind}
-    seen = np.array([[True, True, False], [True, False, True]])
-    assert norms.kinds([["a", ".", "b"], ["[SEP]"]], seen).tolist() == [["other", "punctuation", ""], ["[SEP]", "", "other"]]
-
-
-def test_pairs_and_what_is_received_are_of_real_tokens():
-    weights, lengths = draw()
-    real = np.array([[True] * 5, [True, True, False, False, False]])
-    kinds = np.array([["other"] * 5 + ["special", ""], ["other", "special", "", "", "", "", ""]])
-    weights[0, :, :2, 3] = 0.0  # as a mask has it
-    found = measured(weights, lengths)
-    of = norms.pairs(found, real, kinds)
-    rows = [
-        (weights[b, h, q, s], lengths[b, h, s], kinds[b, s])
-        for b, h, q, s in np.ndindex(weights.shape)
-        if real[b, q] and kinds[b, s] and weights[b, h, q, s]
-    ]
-    assert sorted(zip(*map(np.ndarray.tolist, of), strict=True)) == sorted(rows)
-    correlation = norms.rank_correlation(of)
-    assert set(correlation) == {"other", "special"}
-    for kind, rho in correlation.items():
-        chosen = np.array([row[:2] for row in rows if row[2] == kind], float).T
-        assert rho == pytest.approx(stats.spearmanr(*chosen)[0])
-    assert len(of.few(10).weight_N) == 10
-    assert of.few(10**6) is of
-    given = norms.received(found, real, kinds)["special"]
-    for name, carried in (("weight", np.ones_like(lengths)), ("norm", lengths)):
-        each = [
-            sum(weights[b, h, q, s] * carried[b, h, s] for s in range(7) if kinds[b, s] == "special")
-            for b, h, q in np.ndindex(2, 3, 5)
-            if real[b, q]
-        ]
-        assert given[name] == pytest.approx(np.mean(each))
-
-
-def test_a_rank_correlation_needs_something_that_varies():
-    same = norms.Pairs(np.ones(4), np.arange(4.0), np.array(["other"] * 4))
-    assert norms.rank_correlation(same) == {"other": None}
-
-
 def check(paths, capsys):
     assert all(path.stat().st_size > 0 for path in paths)
-    found = json.loads(paths[-1].read_text())
+    found = json.loads(paths[-1].read_text())["layers"]
     assert json.loads(capsys.readouterr().out.splitlines()[0]).keys() == found.keys()
     return found
 
 
 def test_a_run_of_translation(trained, capsys):
-    found = check(norms.draw(trained[0]), capsys)
+    paths = norms.draw(trained[0])
+    found = check(paths, capsys)
     assert set(found) == {"encoder_0_self_attention", "decoder_0_self_attention", "decoder_0_cross_attention"}
+    ranked = json.loads(pathlib.Path(paths[-1]).read_text())["rank correlation with frequency rank"]
+    assert set(ranked) == {"encoder self attention", "decoder self attention", "decoder cross attention"}
+    assert ranked["decoder cross attention"].keys() == {"weight", "norm"}
     for name, numbers in found.items():
-        assert set(numbers["mixing"]) == set(blocks.MIXING) - (set() if "self" in name else {"Attn-W", "Attn-N", "AttnRes-W"})
+        assert set(numbers["mixing"]["all"]) == set(blocks.MIXING) - (
+            set() if "self" in name else {"Attn-W", "Attn-N", "AttnRes-W"}
+        )
         total = sum(of["weight"] for of in numbers["received"].values())
         assert total == pytest.approx(1.0, abs=1e-4), "every query gives all of its weight to some kind of key"
 
@@ -99,6 +47,35 @@ def test_every_task_has_norms(make, tmp_path, capsys):
     loop.train(config, tmp_path / "run", quiet=True)
     for numbers in check(norms.draw(tmp_path / "run"), capsys).values():
         assert sum(of["weight"] for of in numbers["received"].values()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_what_is_followed_through_feed_forward_nets_is_what_the_layer_has_made(trained, tmp_path):
+    """And a net that ends in another ReLU, which `through` knows nothing of, is left out."""
+    loaded = runs.Loaded(trained[0], print)
+    found = heads.layers(loaded.task, loaded.params, loaded.model_state, loaded.place)
+    for layer in norms.read(loaded.params, found, loaded.task.model.config):
+        assert len(layer.through) == (0 if layer.name == "decoder_0_self_attention" else norms.THROUGH)
+        for of, layer_QD, real_Q in zip(layer.through, found[layer.name][0]["layer_BQD"], layer.real_BQ, strict=False):
+            np.testing.assert_allclose(of.total_QD[real_Q], layer_QD[real_Q], rtol=1e-4, atol=1e-4)
+        if layer.through:
+            kept = norms.numbers(layer)["rank correlation through the feed-forward net"]
+            assert list(kept) == ["after the net", "with its residual", "after its layer normalisation"]
+            assert all(-1 <= rho <= 1 for rho in kept.values())
+    config = regression.get_config("variant=rbf,model=row_transformer_authors,tiny")
+    config.run.duration = "2 steps"
+    loop.train(config, tmp_path / "run", quiet=True)
+    loaded = runs.Loaded(tmp_path / "run", print)
+    found = heads.layers(loaded.task, loaded.params, loaded.model_state, loaded.place)
+    assert [layer.through for layer in norms.read(loaded.params, found, loaded.task.model.config)] == [[]]
+
+
+def test_tokens_are_counted_where_training_has_them(trained):
+    loaded = runs.Loaded(trained[0], print)
+    pairs, pieces = loaded.task.source.read(loaded.task.data, "train"), loaded.task.vocabulary.pieces
+    for side, texts in zip(("encoder", "decoder"), pairs[:2], strict=True):
+        expected = Counter(piece for row in loaded.task.vocabulary.encode(texts) for piece in pieces(row))
+        found = norms.counts(loaded.task)[side]
+        assert {token: n for token, n in found.items() if token != pieces([PAD])[0]} == expected
 
 
 def test_a_smoother_carries_its_targets_alone(tmp_path):

@@ -27,10 +27,23 @@ def test_maps_have_one_scale(monkeypatch, tmp_path):
 
 def test_mixing_has_a_line_for_each_way_and_gaps_where_there_is_none(monkeypatch, tmp_path):
     figures = shown(monkeypatch)
-    norms.mixing(tmp_path / "x.png", {"encoder_0": {"a": 0.1, "b": 0.2}, "decoder_0": {"b": 0.3}})
-    lines = {line.get_label(): line.get_ydata() for line in figures[0].axes[0].lines}
-    np.testing.assert_array_equal(lines["a"], [0.1, np.nan])
-    np.testing.assert_array_equal(lines["b"], [0.2, 0.3])
+    found = {"encoder_0": {"all": {"a": 0.1, "b": 0.2}, ".": {"a": 0.4}}, "decoder_0": {"all": {"b": 0.3}}}
+    norms.mixing(tmp_path / "x.png", found)
+    for panel, expected in zip(figures[0].axes, ([[0.1, np.nan], [0.2, 0.3]], [[0.4, np.nan], [np.nan, np.nan]]), strict=True):
+        for name, shares in zip("ab", expected, strict=True):
+            (line,) = (line for line in panel.lines if line.get_label() == name)
+            np.testing.assert_array_equal(line.get_ydata(), shares)
+
+
+def test_frequencies_are_of_what_has_a_rank(monkeypatch, tmp_path):
+    figures = shown(monkeypatch)
+    rank_BS = np.array([[0, 3, 1], [2, 0, 0]])
+    values = {name: np.random.default_rng(n).random((2, 3)) for n, name in enumerate(("weight", "norm", "share"))}
+    norms.frequencies(tmp_path / "x.png", {"encoder": (rank_BS, values)})
+    panels = [panel for panel in figures[0].axes if panel.lines]
+    for panel, name in zip(panels, ("weight", "norm"), strict=True):
+        np.testing.assert_array_equal(panel.lines[0].get_xdata(), [3, 1, 2])
+        np.testing.assert_array_equal(panel.lines[0].get_ydata(), values[name][rank_BS > 0])
 
 
 def test_every_kind_of_token_has_its_points(tmp_path, monkeypatch):
@@ -46,5 +59,5 @@ def test_every_kind_of_token_has_its_points(tmp_path, monkeypatch):
 
 
 def test_they_are_files(tmp_path):
-    norms.mixing(tmp_path / "a" / "x.png", {"encoder_0": {"a": 0.1}})
+    norms.mixing(tmp_path / "a" / "x.png", {"encoder_0": {"all": {"a": 0.1}}})
     assert (tmp_path / "a" / "x.png").stat().st_size > 1000
