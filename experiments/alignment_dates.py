@@ -2,7 +2,8 @@
 
 Kobayashi et al. 2020, "Attention is not only a weight", on German-English: norms 5 to 6 points of error below weights in the best
 layer, and the layer chosen by its mean norm. Here characters of dates, whose links are known; the error at random is 90.4 %, on
-the diagonal 85.6 %. AWI aligns the step that is fed with a character, AWO the one that predicts it. Error rates in percent.
+the diagonal 85.6 %. AWI aligns the step that is fed with a character, AWO the one that predicts it. Error rates in percent; of
+post-norm and pre-norm models, an implicit kernel, heads that repel each other, and, for control, a model that has learned nothing.
 
     python -m experiments.launch --experiment=experiments/alignment_dates.py --workdir=runs/alignment_dates
 """
@@ -12,7 +13,6 @@ import pathlib
 from attention_variants.analysis import alignment
 from attention_variants.train import runs
 from experiments.ablation import Ablation
-from experiments.sweep import axis, chain
 
 SHORT = {"weights": "weights", "norms": "norms", "norms after layer normalisation": "after_norm"}
 
@@ -34,7 +34,7 @@ def look(workdir: pathlib.Path) -> dict[str, float]:
 
 ABLATION = Ablation(
     config="configs/translation.py:data=dates",
-    cells=chain([{}], axis("model.norm", "pre")),
+    cells=[{}, {"model.norm": "pre"}, {"variant": "implicit_kernel"}, {"particles": "svgd"}, {"run.duration": "1 steps"}],
     metric="test.exact_match",
     also=(
         *(f"looks.{kind}_{setting}_{layer}" for kind in ("weights", "norms") for setting in ("AWI", "AWO") for layer in (0, 1)),
@@ -42,5 +42,5 @@ ABLATION = Ablation(
         "looks.norms_AWO_chosen",
     ),
     look=look,
-    tiny={"run.duration": "4 steps", "run.evaluate": "2 steps"},
+    tiny={"model.layers": 2, "run.duration": "4 steps", "run.evaluate": "2 steps"},
 )
