@@ -1,0 +1,30 @@
+"""What the ablations `alignment_…` share: error rates of a run's alignments, layer by layer, by input and by output."""
+
+import pathlib
+from collections.abc import Iterable
+
+from attention_variants.analysis import alignment
+from attention_variants.train import runs
+
+SHORT = {"weights": "weights", "norms": "norms", "norms after layer normalisation": "after_norm"}
+
+
+def look(workdir: pathlib.Path) -> dict[str, float]:
+    """Error rates in percent by kind of map, setting and layer; and of the layer that has the largest mean norm."""
+    loaded = runs.Loaded(workdir, print)
+    gold, characters = alignment.known(loaded, None, None, 1, False)
+    found = alignment.align(loaded.task, loaded.params, gold, loaded.place, characters=characters)
+    rates = {}
+    for kind in found.best:
+        for setting in alignment.STEPS:
+            of_layers = 100 * found.rates(kind, setting)[:, 0]
+            rates |= {f"{SHORT[kind]}_{setting}_{layer}": float(rate) for layer, rate in enumerate(of_layers)}
+            if kind in found.sizes:
+                rates[f"{SHORT[kind]}_{setting}_chosen"] = float(of_layers[found.chosen(kind)])
+    return rates
+
+
+def columns(layers: Iterable[int]) -> tuple[str, ...]:
+    """The columns of such a table: weights and norms of every layer, and norms of the layer that is chosen."""
+    rates = [f"looks.{kind}_{setting}_{layer}" for setting in ("AWI", "AWO") for layer in layers for kind in ("weights", "norms")]
+    return (*rates, "looks.norms_AWI_chosen", "looks.norms_AWO_chosen")
