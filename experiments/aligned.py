@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterable
 
 from attention_variants.analysis import alignment
+from attention_variants.analysis.word_maps import STEPS
 from attention_variants.train import runs
 
 SHORT = {"weights": "weights", "norms": "norms", "norms after layer normalisation": "after_norm"}
@@ -13,10 +14,10 @@ def look(workdir: pathlib.Path) -> dict[str, float]:
     """Error rates in percent by kind of map, setting and layer; and of the layer that has the largest mean norm."""
     loaded = runs.Loaded(workdir, print)
     gold, characters = alignment.known(loaded, None, None, 1, False)
-    found = alignment.align(loaded.task, loaded.params, gold, loaded.place, characters=characters)
+    found = alignment.align(alignment.Translator.of_run(loaded), gold, characters=characters)
     rates = {}
     for kind in found.best:
-        for setting in alignment.STEPS:
+        for setting in STEPS:
             of_layers = 100 * found.rates(kind, setting)[:, 0]
             rates |= {f"{SHORT[kind]}_{setting}_{layer}": float(rate) for layer, rate in enumerate(of_layers)}
             if kind in found.sizes:

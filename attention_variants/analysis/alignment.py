@@ -9,18 +9,21 @@ the links of both are also made one.
     python -m attention_variants.analysis.alignment --workdir=runs/en-fr         # English-French, Hansards: downloaded
     python -m attention_variants.analysis.alignment --workdir=runs/mine --links=FILE --text=FILE
     python -m attention_variants.analysis.alignment --workdir=runs/en-fr --back=runs/fr-en      # and links of both made one
+    python -m attention_variants.analysis.alignment --model=FOLDER --links=FILE --text=FILE --output=DIR        # Marian
 
 Numbers in alignment.json, pictures beside it, below the run's figures/alignment.
 """
 
 import json
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from attention_variants.analysis import blocks, start
+from attention_variants.analysis import blocks, pretrained, start
+from attention_variants.analysis.word_maps import STEPS, to_links, to_words
 from attention_variants.data import gold_alignments, links
 from attention_variants.data.links import Counts, Gold, Links
 from attention_variants.errors import InputError
@@ -28,49 +31,29 @@ from attention_variants.figures import alignment as figures
 from attention_variants.train import runs
 from attention_variants.train.workdir import write_json
 
-# Which decoder steps stand for target tokens: AWO (align with output) takes the one that predicts a token, AWI (align with input)
-# the one that is fed with it. The first step is fed with BEGIN, the last predicts END.
-STEPS = {"AWO": np.s_[:-1], "AWI": np.s_[1:]}
 
+class Translator(NamedTuple):
+    """A model of translation that is asked.
 
-def to_words(map_TS: np.ndarray, source_S, target_T, setting: str) -> np.ndarray:
-    """The map from target words (rows) to source words and, in the last column, END; of as many heads as stand in front.
-
-    What the pieces of a source word have is summed, and of that the mean is taken over the pieces of a target word.
-
-    Args:
-      map_TS: (…, T + 1, S + 1), a row for each decoder step, a column for each source token, END last.
-      source_S, target_T: the number of the word that each token is of, without END; 0, 1, … in order.
-      setting: "AWO" or "AWI".
-
-    Raises:
-      ValueError: a map of another shape, or words without a token.
+    Attributes:
+      params, config: of the model.
+      owners: from side (0 source, 1 target), texts, and whether words are characters: for each token, without END, of which word.
+      forced: from source and target texts, batch by batch the number of each row's pair, −1 for none, and the traces by layer.
     """
-    map_TS, source_S, target_T = np.asarray(map_TS, float), np.asarray(source_S, int), np.asarray(target_T, int)
-    if map_TS.shape[-2:] != (len(target_T) + 1, len(source_S) + 1):
-        raise ValueError(
-            f"a map of shape {map_TS.shape}; expected (…, {len(target_T) + 1}, {len(source_S) + 1}) as there are tokens"
-        )
-    of_source_SW, of_target_TW = _membership(np.append(source_S, source_S.max(initial=-1) + 1)), _membership(target_T)
-    return (of_target_TW / of_target_TW.sum(0)).T @ (map_TS[..., STEPS[setting], :] @ of_source_SW)
 
+    params: dict
+    config: Any
+    owners: Callable[[int, list[str], bool], list[np.ndarray]]
+    forced: Callable[[list[list[str]]], Iterator[tuple[np.ndarray, dict]]]
 
-def links_of(map_TS: np.ndarray, source_S, target_T, setting: str) -> Links:
-    """One link for each target word, with the source word that it has most of; none where END has most. Arguments as `to_words`."""
-    words_TS = to_words(map_TS, source_S, target_T, setting)
-    return _links(words_TS.argmax(-1), words_TS.shape[-1] - 1)
-
-
-def _links(best_T: np.ndarray, end: int) -> Links:
-    """The links of target words with the source words of these numbers, of which `end` is none."""
-    return {(s, t) for t, s in enumerate(best_T.tolist()) if s != end}
-
-
-def _membership(word_T: np.ndarray) -> np.ndarray:
-    """(tokens, words): 1.0 where a token is of a word."""
-    if word_T[:1].any() or not np.isin(np.diff(word_T), (0, 1)).all():
-        raise ValueError(f"words {word_T.tolist()}; expected numbers from 0 in order, none left out")
-    return (word_T[:, None] == np.arange(word_T.max(initial=-1) + 1)).astype(float)
+    @classmethod
+    def of_run(cls, loaded: runs.Loaded) -> "Translator":
+        """Raises InputError for a run of another task."""
+        task, params = loaded.task, loaded.params
+        if not hasattr(task, "forced"):
+            raise InputError(f"{loaded.workdir} is no run of translation; expected one, whose cross-attention has alignments")
+        owners = lambda side, texts, characters: task.vocabulary.owners(texts, characters)
+        return cls(params, task.model.config, owners, lambda texts: task.forced(params, texts, loaded.place))
 
 
 class Found(NamedTuple):
@@ -92,7 +75,7 @@ class Found(NamedTuple):
     def links(self, kind: str, setting: str, layer: int, head: int = 0) -> list[Links]:
         """Of each pair; head 0 is the layer as a whole, 1 the first head."""
         rows = zip(self.best[kind][setting], self.gold.source, strict=True)
-        return [_links(best[layer, head], len(source)) for best, source in rows]
+        return [to_links(best[layer, head], len(source)) for best, source in rows]
 
     def counts(self, kind: str, setting: str) -> list[list[Counts]]:
         """For each layer, of the layer as a whole and then of each head."""
@@ -122,8 +105,8 @@ def maps(block: blocks.Block, epsilon: float) -> dict[str, np.ndarray]:
     return by_kind
 
 
-def align(task, params, gold: Gold, place, *, characters: bool = False) -> Found:
-    """What the cross-attention of a translation task's model makes of sentence pairs whose right links are known.
+def align(asked: Translator, gold: Gold, *, characters: bool = False) -> Found:
+    """What the cross-attention of a model makes of sentence pairs whose right links are known.
 
     Args:
       characters: the words of `gold` are characters.
@@ -132,14 +115,14 @@ def align(task, params, gold: Gold, place, *, characters: bool = False) -> Found
       InputError: characters, where tokens are longer.
     """
     texts = [[("" if characters else " ").join(words) for words in side] for side in (gold.source, gold.target)]
-    owners = [task.vocabulary.owners(side, characters) for side in texts]
+    owners = [asked.owners(side, of, characters) for side, of in enumerate(texts)]
     if characters and any(np.diff(own).max(initial=0) > 1 for side in owners for own in side):
         raise InputError("the right links of dates are of characters, and this run's tokens are longer; expected task.subwords=0")
-    config, best, first, sizes = task.model.config, {}, {}, {}
-    for rows, layers in task.forced(params, texts, place):
+    best, first, sizes = {}, {}, {}
+    for rows, layers in asked.forced(texts):
         cross = {name: trace for name, trace in layers.items() if not blocks.own_sources(name)}
-        found = blocks.blocks(params, cross, config)
-        of_layers = [maps(block, config.epsilon) for block in found.values()]
+        found = blocks.blocks(asked.params, cross, asked.config)
+        of_layers = [maps(block, asked.config.epsilon) for block in found.values()]
         for kind in of_layers[0]:
             map_BLKTS = np.stack([of[kind] for of in of_layers], 1)
             for n, map_LKTS in zip(rows.tolist(), map_BLKTS, strict=True):
@@ -189,65 +172,85 @@ def known(loaded: runs.Loaded, links_file: str | None, text: str | None, base: i
     )
 
 
-def load(workdir, tell) -> runs.Loaded:
-    """A finished run of translation."""
-    loaded = runs.Loaded(workdir, tell)
-    if not hasattr(loaded.task, "forced"):
-        raise InputError(f"{workdir} is no run of translation; expected one, whose cross-attention has alignments")
-    return loaded
+def other_way(loaded: runs.Loaded, back, tell) -> Translator:
+    """A run that translates the other way."""
+    other = runs.Loaded(back, tell)
+    there, here = ((getattr(of.task.data, "source", ""), getattr(of.task.data, "target", "")) for of in (other, loaded))
+    if there != here[::-1]:
+        raise InputError(f"--back={back} translates {' to '.join(there)}; expected {' to '.join(here[::-1])}, the other way")
+    return Translator.of_run(other)
 
 
 def draw(workdir, links_file=None, text=None, base=1, reverse=False, back=None, tell=print) -> list[pathlib.Path]:
-    """Error rates by layer and head, maps of the first pair with its right links, and all numbers."""
-    if not workdir:
-        raise InputError("--workdir is missing; expected the folder of a training run")
-    loaded = load(workdir, tell)
+    """Error rates by layer and head, maps of the first pair, and all numbers, below a run's figures/alignment."""
+    loaded = runs.Loaded(workdir, tell)
+    asked = Translator.of_run(loaded)
     gold, characters = known(loaded, links_file, text, base, reverse)
     if back and characters:
         raise InputError(f"--back={back} is given, and nobody translates these data back; expected --workdir alone")
-    other = load(back, tell) if back else None
-    if other:
-        there, here = ((getattr(of.task.data, "source", ""), getattr(of.task.data, "target", "")) for of in (other, loaded))
-        if there != here[::-1]:
-            raise InputError(f"--back={back} translates {' to '.join(there)}; expected {' to '.join(here[::-1])}, the other way")
-    found = align(loaded.task, loaded.params, gold, loaded.place, characters=characters)
-    folder = loaded.workdir / "figures" / "alignment"
+    backward = other_way(loaded, back, tell) if back else None
+    found = align(asked, gold, characters=characters)
+    return report(found, align(backward, links.other_way(gold)) if backward else None, loaded.workdir / "figures" / "alignment")
+
+
+def report(found: Found, backward: Found | None, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Pictures and alignment.json in a folder, and the most important numbers printed."""
+    gold = found.gold
     between = {name: counts.error_rate for name, counts in links.bounds(gold).items()}
-    report = {"pairs": len(gold.sure), **between}
-    report |= {kind: {setting: found.rates(kind, setting).tolist() for setting in STEPS} for kind in found.best}
+    rates = {kind: {setting: found.rates(kind, setting) for setting in STEPS} for kind in found.best}
     of_both = lambda layers: [[(of.precision, of.recall) for of in layer] for layer in layers]
-    report["precision and recall"] = {
+    layer = found.chosen("norms")
+    whole = {"pairs": len(gold.sure), **between}
+    whole |= {kind: {setting: of.tolist() for setting, of in settings.items()} for kind, settings in rates.items()}
+    whole["precision and recall"] = {
         kind: {setting: of_both(found.counts(kind, setting)) for setting in STEPS} for kind in found.best
     }
-    report["mean"] = {kind: size.tolist() for kind, size in found.sizes.items()}
-    report["chosen"] = {kind: found.chosen(kind) for kind in found.sizes}
-    paths = [folder / f"{setting}.png" for setting in STEPS]
-    columns = ["all", *map(str, range(found.sizes["norms"].shape[1] - 1))]
-    words, layer = (gold.source[0], gold.target[0], gold.sure[0], gold.possible[0]), found.chosen("norms")
-    for path, setting in zip(list(paths), STEPS, strict=True):
-        rates = {kind: 100 * found.rates(kind, setting) for kind in found.best}
+    whole["mean"] = {kind: size.tolist() for kind, size in found.sizes.items()}
+    whole["chosen"] = {kind: found.chosen(kind) for kind in found.sizes}
+    paths, columns = [], ["all", *map(str, range(found.sizes["norms"].shape[1] - 1))]
+    path = lambda name: paths.append(folder / f"{name}.png") or paths[-1]
+    for setting in STEPS:
+        percent = {kind: 100 * settings[setting] for kind, settings in rates.items()}
         scale = (100 * between["oracle"], 100.0)
-        figures.by_layer_and_head(path, rates, title=f"alignment error rate (%), {setting}", columns=columns, scale=scale)
-        paths.append(folder / f"{setting}_first_pair.png")
+        title = f"alignment error rate (%), {setting}"
+        figures.by_layer_and_head(path(setting), percent, title=title, columns=columns, scale=scale)
         maps_TS = {kind: found.first[kind][setting][layer][:, :-1] for kind in found.first}
-        figures.sentence(paths[-1], maps_TS, *words, title=f"{setting}, layer {layer}, which has the largest mean norm")
-    paths.append(folder / "mean.png")
-    figures.by_layer_and_head(paths[-1], found.sizes, title="mean of the map", columns=columns)
-    of_layers = {kind: {setting: found.rates(kind, setting)[:, 0].round(4).tolist() for setting in STEPS} for kind in found.best}
-    said = {"pairs": report["pairs"], "error rates": between | of_layers, "layer chosen by its norms": layer}
-    if other:
-        backward = align(other.task, other.params, links.other_way(gold), other.place, characters=characters)
-        said["both directions"] = report["both directions"] = both(found, backward)
-    write_json(folder / "alignment.json", report)
+        title = f"{setting}, layer {layer}, which has the largest mean norm"
+        figures.sentence(path(f"{setting}_first_pair"), maps_TS, *(of[0] for of in gold), title=title)
+    figures.by_layer_and_head(path("mean"), found.sizes, title="mean of the map", columns=columns)
+    of_layers = {
+        kind: {setting: of[:, 0].round(4).tolist() for setting, of in settings.items()} for kind, settings in rates.items()
+    }
+    said = {"pairs": whole["pairs"], "error rates": between | of_layers, "layer chosen by its norms": layer}
+    if backward:
+        said["both directions"] = whole["both directions"] = both(found, backward)
+    write_json(folder / "alignment.json", whole)
     print(json.dumps(said))
     return [*paths, folder / "alignment.json"]
 
 
+def main(workdir, model, links_file, text, output, base, reverse, back) -> list[pathlib.Path]:
+    """What the flags say."""
+    if bool(workdir) == bool(model):
+        which = "both" if model else "neither"
+        raise InputError(f"found {which} of --workdir and --model; expected --workdir=RUN, or --model=FOLDER with more flags")
+    if workdir:
+        if output:
+            raise InputError("--output belongs to --model; of a run it is its own folder")
+        return draw(workdir, links_file, text, base, reverse, back)
+    if back or not (links_file and text and output):
+        raise InputError("--model wants --links=FILE, --text=FILE and --output=DIR, and no --back")
+    gold = gold_alignments.read(links_file, text, base=base, reverse=reverse)
+    return report(align(Translator(*pretrained.translator(model)), gold), None, pathlib.Path(output))
+
+
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "The folder of a training run.")
+    flags.DEFINE_string("model", None, "A pre-trained model of Marian: a folder as Hugging Face's save_pretrained writes it.")
+    flags.DEFINE_string("output", None, "With --model: the folder for pictures and alignment.json.")
     flags.DEFINE_string("links", None, "A file of right links, a line for each sentence pair: 3-4 where sure, 3p4 where possible.")
     flags.DEFINE_string("text", None, "The sentence pairs that the links are of, `source ||| target` on each line.")
     flags.DEFINE_integer("base", 1, "The number of the first word in --links.", 0, 1)
     flags.DEFINE_bool("reverse", False, "Links are written target-source.")
     flags.DEFINE_string("back", None, "A run that translates the other way: the links of both are also made one.")
-    start(draw, "workdir", "links", "text", "base", "reverse", "back")
+    start(main, "workdir", "model", "links", "text", "output", "base", "reverse", "back")

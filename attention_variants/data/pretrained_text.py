@@ -49,8 +49,8 @@ class Tokenizer:
         return Tokens(np.array(found.ids, np.int32), found.tokens, word_S, words)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The strings of ids."""
-        return [self._tokenizer.id_to_token(int(i)) for i in ids]
+        """The strings of ids, "<7>" of one that has none."""
+        return [self._tokenizer.id_to_token(int(i)) or f"<{i}>" for i in ids]
 
 
 class SentencePiece:
@@ -79,8 +79,8 @@ class SentencePiece:
         return Tokens(np.array([*ids, self._ids["</s>"]], np.int32), [*pieces, "</s>"], word_S, words)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The strings of ids."""
-        return [self._pieces[int(i)] for i in ids]
+        """The strings of ids, "<7>" of one that has none."""
+        return [self._pieces.get(int(i), f"<{i}>") for i in ids]
 
 
 def load(folder: str | pathlib.Path, side: Literal["source", "target"] = "source") -> Tokenizer | SentencePiece:

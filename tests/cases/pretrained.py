@@ -5,6 +5,7 @@ states, logits and weights of attention.
 """
 
 import functools
+import io
 import json
 import pathlib
 import types
@@ -12,6 +13,7 @@ import types
 import jax
 import numpy as np
 import safetensors.numpy
+import sentencepiece
 
 from attention_variants.models import pretrained
 
@@ -51,3 +53,18 @@ def looked_into(model, params, *tokens, **more):
 def run(folder, token_BS=None):
     model, params, _ = pretrained.load(folder)
     return jax.jit(model.apply)({"params": params}, case().expected["input_ids"] if token_BS is None else token_BS)
+
+
+def with_sentencepiece(folder: pathlib.Path, lines: list[str]) -> pathlib.Path:
+    """Both sides, the target's of the lines backwards, whose ids are not the vocabulary's, which has no "▁the"."""
+    pieces = set()
+    for side in ("source", "target"):
+        file, read = io.BytesIO(), lines if side == "source" else [line[::-1] for line in lines]
+        options = dict(vocab_size=41, model_type="bpe", minloglevel=2)
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(read), model_writer=file, **options)
+        (folder / f"{side}.spm").write_bytes(file.getvalue())
+        model = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{side}.spm"))
+        pieces |= {model.id_to_piece(i) for i in range(len(model))}
+    names = ["</s>", "<unk>", *sorted(pieces - {"<s>", "</s>", "<unk>", "▁the"}), ">>fra<<", "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(names)}))
+    return folder

@@ -1,18 +1,17 @@
 """Laws of tokens for pre-trained models: their ids, their strings, the words that they are of; and what is wrong with a folder."""
 
-import io
 import json
 import pathlib
 import shutil
 
 import numpy as np
 import pytest
-import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from attention_variants.data import pretrained_text
 from attention_variants.errors import InputError
+from tests.cases.pretrained import with_sentencepiece
 
 BERT = pathlib.Path(__file__).parents[1] / "golden" / "bert_random"
 LINES = ["the cat isn't here", "two young men are outside near many bushes", "a girl goes to the old school"] * 5
@@ -20,18 +19,7 @@ LINES = ["the cat isn't here", "two young men are outside near many bushes", "a 
 
 @pytest.fixture(scope="module")
 def marian(tmp_path_factory):
-    """A folder with SentencePiece for both sides, whose ids are not those of the vocabulary; "▁the" is not in the vocabulary."""
-    folder = tmp_path_factory.mktemp("marian")
-    for side in ("source", "target"):
-        file, lines = io.BytesIO(), LINES if side == "source" else [line[::-1] for line in LINES]
-        options = dict(vocab_size=41, model_type="bpe", minloglevel=2)
-        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=file, **options)
-        (folder / f"{side}.spm").write_bytes(file.getvalue())
-    models = [sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{side}.spm")) for side in ("source", "target")]
-    pieces = sorted({model.id_to_piece(i) for model in models for i in range(len(model))} - {"<s>", "</s>", "<unk>", "▁the"})
-    names = ["</s>", "<unk>", *pieces, ">>fra<<", "<pad>"]
-    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(names)}))
-    return folder
+    return with_sentencepiece(tmp_path_factory.mktemp("marian"), LINES)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +36,11 @@ def roberta(tmp_path_factory):
     folder = tmp_path_factory.mktemp("roberta")
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+@pytest.mark.parametrize("folder", ["marian", "roberta"])
+def test_an_id_that_nobody_knows_still_has_a_name(folder, request):
+    assert pretrained_text.load(request.getfixturevalue(folder)).pieces([0, 9999])[1] == "<9999>"
 
 
 def test_wordpiece_has_words_of_several_tokens():
