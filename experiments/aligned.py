@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Iterable
 
-from attention_variants.analysis import alignment
+from attention_variants.analysis import alignment, translators
 from attention_variants.analysis.word_maps import STEPS
 from attention_variants.train import runs
 
@@ -14,11 +14,12 @@ def look(workdir: pathlib.Path) -> dict[str, float]:
     """Error rates in percent by kind of map, setting and layer; and of the layer that has the largest mean norm."""
     loaded = runs.Loaded(workdir, print)
     gold, characters = alignment.known(loaded, None, None, 1, False)
-    found = alignment.align(alignment.Translator.of_run(loaded), gold, characters=characters)
+    asked = translators.of_run(loaded, characters=characters)
+    found = alignment.align(asked, gold, "" if characters else " ")
     rates = {}
     for kind in found.best:
         for setting in STEPS:
-            of_layers = 100 * found.rates(kind, setting)[:, 0]
+            of_layers = 100 * alignment.error_rates(found.counts(kind, setting))[:, 0]
             rates |= {f"{SHORT[kind]}_{setting}_{layer}": float(rate) for layer, rate in enumerate(of_layers)}
             if kind in found.sizes:
                 rates[f"{SHORT[kind]}_{setting}_chosen"] = float(of_layers[found.chosen(kind)])

@@ -2,16 +2,16 @@
 
 Kobayashi et al. 2020 and 2021, "Attention is not only a weight" and with residual connections and layer normalisation; here a
 post-norm encoder of questions, its dot product and an implicit kernel, heads that repel each other, and, for control, a model that
-has learned nothing. `erasure_…` and
-`gradient_…` are Spearman's correlations, mean over sentences, of what a layer gives to words with what the answer loses without
-them, and with gradients (`analysis.erasure`), by kind of map and layer; `mixing_…` are mixing ratios by kind of token and layer.
+has learned nothing. `erasure_…` and `gradient_…` are Spearman's correlations, mean over sentences, of what a layer gives to words
+with what the answer loses without them, and with gradients (`analysis.erasure`), by kind of map and layer; `mixing_…` are mixing
+ratios by kind of token and layer.
 
     python -m experiments.launch --experiment=experiments/norms_trec.py --workdir=runs/norms_trec --jobs=2
 """
 
 import pathlib
 
-from attention_variants.analysis import erasure, heads, norms
+from attention_variants.analysis import erasure, heads, norms, token_kinds
 from attention_variants.train import runs
 from experiments.ablation import Ablation
 
@@ -27,7 +27,7 @@ def look(workdir: pathlib.Path) -> dict[str, float]:
         for kind, truths in kinds.items():
             numbers |= {f"{truth}_{SHORT[kind]}_{layer}": mean for truth, (mean, _) in truths.items()}
     for number, layer in enumerate(norms.read(loaded.params, heads.layers(*given), loaded.task.model.config)):
-        for kind, shares in norms.numbers(layer)["mixing"].items():
+        for kind, shares in token_kinds.mixing(layer.norms, layer.real_BQ, layer.kind_BQ).items():
             numbers |= {f"mixing_{name}_{kind}_{number}": share for name, share in shares.items()}
     return numbers
 

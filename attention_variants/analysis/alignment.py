@@ -11,18 +11,19 @@ the links of both are also made one.
     python -m attention_variants.analysis.alignment --workdir=runs/en-fr --back=runs/fr-en      # and links of both made one
     python -m attention_variants.analysis.alignment --model=FOLDER --links=FILE --text=FILE --output=DIR        # Marian
 
-Numbers in alignment.json, pictures beside it, below the run's figures/alignment.
+Numbers in alignment.json, pictures beside it: below the run's figures/alignment, or in --output.
 """
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 
-from attention_variants.analysis import blocks, pretrained, start
+from attention_variants.analysis import blocks, start, translators
+from attention_variants.analysis import folder as output_folder
+from attention_variants.analysis.translators import Translator
 from attention_variants.analysis.word_maps import STEPS, to_links, to_words
 from attention_variants.data import gold_alignments, links
 from attention_variants.data.links import Counts, Gold, Links
@@ -30,30 +31,6 @@ from attention_variants.errors import InputError
 from attention_variants.figures import alignment as figures
 from attention_variants.train import runs
 from attention_variants.train.workdir import write_json
-
-
-class Translator(NamedTuple):
-    """A model of translation that is asked.
-
-    Attributes:
-      params, config: of the model.
-      owners: from side (0 source, 1 target), texts, and whether words are characters: for each token, without END, of which word.
-      forced: from source and target texts, batch by batch the number of each row's pair, −1 for none, and the traces by layer.
-    """
-
-    params: dict
-    config: Any
-    owners: Callable[[int, list[str], bool], list[np.ndarray]]
-    forced: Callable[[list[list[str]]], Iterator[tuple[np.ndarray, dict]]]
-
-    @classmethod
-    def of_run(cls, loaded: runs.Loaded) -> "Translator":
-        """Raises InputError for a run of another task."""
-        task, params = loaded.task, loaded.params
-        if not hasattr(task, "forced"):
-            raise InputError(f"{loaded.workdir} is no run of translation; expected one, whose cross-attention has alignments")
-        owners = lambda side, texts, characters: task.vocabulary.owners(texts, characters)
-        return cls(params, task.model.config, owners, lambda texts: task.forced(params, texts, loaded.place))
 
 
 class Found(NamedTuple):
@@ -83,10 +60,6 @@ class Found(NamedTuple):
         judged = lambda *at: links.count(self.links(kind, setting, *at), self.gold)
         return [[judged(layer, head) for head in range(heads)] for layer in range(layers)]
 
-    def rates(self, kind: str, setting: str) -> np.ndarray:
-        """Error rates, (L, 1 + H)."""
-        return np.array([[counts.error_rate for counts in layer] for layer in self.counts(kind, setting)])
-
     def chosen(self, kind: str) -> int:
         """The layer whose map is largest in the mean, which takes no gold."""
         return int(self.sizes[kind][:, 0].argmax())
@@ -105,19 +78,14 @@ def maps(block: blocks.Block, epsilon: float) -> dict[str, np.ndarray]:
     return by_kind
 
 
-def align(asked: Translator, gold: Gold, *, characters: bool = False) -> Found:
+def align(asked: Translator, gold: Gold, between: str = " ") -> Found:
     """What the cross-attention of a model makes of sentence pairs whose right links are known.
 
     Args:
-      characters: the words of `gold` are characters.
-
-    Raises:
-      InputError: characters, where tokens are longer.
+      between: what stands between the words of a text, "" where they are characters.
     """
-    texts = [[("" if characters else " ").join(words) for words in side] for side in (gold.source, gold.target)]
-    owners = [asked.owners(side, of, characters) for side, of in enumerate(texts)]
-    if characters and any(np.diff(own).max(initial=0) > 1 for side in owners for own in side):
-        raise InputError("the right links of dates are of characters, and this run's tokens are longer; expected task.subwords=0")
+    texts = [[between.join(words) for words in side] for side in (gold.source, gold.target)]
+    owners = [asked.words(side, of) for side, of in enumerate(texts)]
     best, first, sizes = {}, {}, {}
     for rows, layers in asked.forced(texts):
         cross = {name: trace for name, trace in layers.items() if not blocks.own_sources(name)}
@@ -139,6 +107,11 @@ def align(asked: Translator, gold: Gold, *, characters: bool = False) -> Found:
     pairs = range(len(gold.sure))
     best = {kind: {setting: [of[n] for n in pairs] for setting, of in settings.items()} for kind, settings in best.items()}
     return Found(gold, best, first, {kind: np.mean([of[n] for n in pairs], 0) for kind, of in sizes.items()})
+
+
+def error_rates(counts: list[list[Counts]]) -> np.ndarray:
+    """(L, 1 + H)."""
+    return np.array([[of.error_rate for of in layer] for layer in counts])
 
 
 def both(forward: Found, backward: Found) -> dict[str, dict[str, dict[str, float]]]:
@@ -172,52 +145,56 @@ def known(loaded: runs.Loaded, links_file: str | None, text: str | None, base: i
     )
 
 
-def other_way(loaded: runs.Loaded, back, tell) -> Translator:
-    """A run that translates the other way."""
+def _back(loaded: runs.Loaded, back, tell) -> Translator:
+    """The run that translates the other way."""
     other = runs.Loaded(back, tell)
-    there, here = ((getattr(of.task.data, "source", ""), getattr(of.task.data, "target", "")) for of in (other, loaded))
-    if there != here[::-1]:
+    asked = translators.of_run(other)
+    there, here = ((getattr(of.task.data, "source", None), getattr(of.task.data, "target", None)) for of in (other, loaded))
+    if other.workdir == loaded.workdir:
+        raise InputError(f"--back={back} is --workdir itself; expected a run that translates the other way")
+    if all(there + here) and there != here[::-1]:
         raise InputError(f"--back={back} translates {' to '.join(there)}; expected {' to '.join(here[::-1])}, the other way")
-    return Translator.of_run(other)
+    return asked
 
 
 def draw(workdir, links_file=None, text=None, base=1, reverse=False, back=None, tell=print) -> list[pathlib.Path]:
     """Error rates by layer and head, maps of the first pair, and all numbers, below a run's figures/alignment."""
     loaded = runs.Loaded(workdir, tell)
-    asked = Translator.of_run(loaded)
+    translators.of_run(loaded)  # a run of another task has no data of which links are known, either
     gold, characters = known(loaded, links_file, text, base, reverse)
     if back and characters:
         raise InputError(f"--back={back} is given, and nobody translates these data back; expected --workdir alone")
-    backward = other_way(loaded, back, tell) if back else None
-    found = align(asked, gold, characters=characters)
+    backward = _back(loaded, back, tell) if back else None
+    found = align(translators.of_run(loaded, characters=characters), gold, "" if characters else " ")
     return report(found, align(backward, links.other_way(gold)) if backward else None, loaded.workdir / "figures" / "alignment")
 
 
 def report(found: Found, backward: Found | None, folder: pathlib.Path) -> list[pathlib.Path]:
     """Pictures and alignment.json in a folder, and the most important numbers printed."""
-    gold = found.gold
+    gold, layer = found.gold, found.chosen("norms")
     between = {name: counts.error_rate for name, counts in links.bounds(gold).items()}
-    rates = {kind: {setting: found.rates(kind, setting) for setting in STEPS} for kind in found.best}
+    counts = {kind: {setting: found.counts(kind, setting) for setting in STEPS} for kind in found.best}
+    rates = {kind: {setting: error_rates(of) for setting, of in settings.items()} for kind, settings in counts.items()}
     of_both = lambda layers: [[(of.precision, of.recall) for of in layer] for layer in layers]
-    layer = found.chosen("norms")
     whole = {"pairs": len(gold.sure), **between}
     whole |= {kind: {setting: of.tolist() for setting, of in settings.items()} for kind, settings in rates.items()}
     whole["precision and recall"] = {
-        kind: {setting: of_both(found.counts(kind, setting)) for setting in STEPS} for kind in found.best
+        kind: {setting: of_both(of) for setting, of in settings.items()} for kind, settings in counts.items()
     }
     whole["mean"] = {kind: size.tolist() for kind, size in found.sizes.items()}
     whole["chosen"] = {kind: found.chosen(kind) for kind in found.sizes}
     paths, columns = [], ["all", *map(str, range(found.sizes["norms"].shape[1] - 1))]
-    path = lambda name: paths.append(folder / f"{name}.png") or paths[-1]
     for setting in STEPS:
+        paths += [folder / f"{setting}.png", folder / f"{setting}_first_pair.png"]
         percent = {kind: 100 * settings[setting] for kind, settings in rates.items()}
         scale = (100 * between["oracle"], 100.0)
         title = f"alignment error rate (%), {setting}"
-        figures.by_layer_and_head(path(setting), percent, title=title, columns=columns, scale=scale)
+        figures.by_layer_and_head(paths[-2], percent, title=title, columns=columns, scale=scale)
         maps_TS = {kind: found.first[kind][setting][layer][:, :-1] for kind in found.first}
         title = f"{setting}, layer {layer}, which has the largest mean norm"
-        figures.sentence(path(f"{setting}_first_pair"), maps_TS, *(of[0] for of in gold), title=title)
-    figures.by_layer_and_head(path("mean"), found.sizes, title="mean of the map", columns=columns)
+        figures.sentence(paths[-1], maps_TS, *(of[0] for of in gold), title=title)
+    paths.append(folder / "mean.png")
+    figures.by_layer_and_head(paths[-1], found.sizes, title="mean of the map", columns=columns)
     of_layers = {
         kind: {setting: of[:, 0].round(4).tolist() for setting, of in settings.items()} for kind, settings in rates.items()
     }
@@ -229,19 +206,28 @@ def report(found: Found, backward: Found | None, folder: pathlib.Path) -> list[p
     return [*paths, folder / "alignment.json"]
 
 
+def draw_pretrained(model, links_file, text, output, base: int, reverse: bool) -> list[pathlib.Path]:
+    """The same of Marian, into a folder."""
+    for flag, value in (("--links", links_file), ("--text", text), ("--output", output)):
+        if not value:
+            raise InputError(f"--model is given without {flag}; expected --model=FOLDER --links=FILE --text=FILE --output=DIR")
+    gold, folder = gold_alignments.read(links_file, text, base=base, reverse=reverse), output_folder(output)
+    return report(align(translators.of_marian(model), gold), None, folder)
+
+
 def main(workdir, model, links_file, text, output, base, reverse, back) -> list[pathlib.Path]:
     """What the flags say."""
     if bool(workdir) == bool(model):
         which = "both" if model else "neither"
-        raise InputError(f"found {which} of --workdir and --model; expected --workdir=RUN, or --model=FOLDER with more flags")
+        of_model = "--model=FOLDER --links=FILE --text=FILE --output=DIR"
+        raise InputError(f"found {which} of --workdir and --model; expected --workdir=RUN, or {of_model}")
+    if workdir and output:
+        raise InputError(f"--output={output} belongs to --model; expected --workdir alone, whose pictures lie in its own folder")
+    if model and back:
+        raise InputError(f"--back={back} belongs to --workdir; expected --model without it")
     if workdir:
-        if output:
-            raise InputError("--output belongs to --model; of a run it is its own folder")
         return draw(workdir, links_file, text, base, reverse, back)
-    if back or not (links_file and text and output):
-        raise InputError("--model wants --links=FILE, --text=FILE and --output=DIR, and no --back")
-    gold = gold_alignments.read(links_file, text, base=base, reverse=reverse)
-    return report(align(Translator(*pretrained.translator(model)), gold), None, pathlib.Path(output))
+    return draw_pretrained(model, links_file, text, output, base, reverse)
 
 
 if __name__ == "__main__":

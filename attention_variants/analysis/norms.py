@@ -10,15 +10,14 @@ with which token it is.
     python -m attention_variants.analysis.norms --model=FOLDER --text=FILE --output=DIR    # BERT, RoBERTa, DistilBERT, Marian
 """
 
-import itertools
 import json
 import pathlib
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 
+from attention_variants.analysis import folder as output_folder
 from attention_variants.analysis import heads, pretrained, start, token_kinds
 from attention_variants.analysis.blocks import Block, Norms, Through, blocks, feed_forwards, measure, own_sources, through
 from attention_variants.analysis.token_kinds import Pairs
@@ -30,7 +29,8 @@ from attention_variants.train import runs
 from attention_variants.train.workdir import write_json
 
 SHOWN = 64  # tokens of a map
-THROUGH = 8  # examples that are followed through feed-forward nets
+THROUGH = 4  # examples that are followed through feed-forward nets
+SIDES = {"encoder": "source", "decoder": "target"}
 BY_HEAD = ("norm of f(x)", "norm given", "variation of f(x)")
 
 
@@ -41,7 +41,6 @@ class Layer(NamedTuple):
       name: "encoder_0_self_attention", say. norms: of its `block`.
       real_BQ: which queries are tokens. queries, keys: names of tokens, of each example. kind_BQ, kind_BS: their kinds, "" of none.
       pairs: of queries and keys, of each kind of key.
-      through: the first examples' contributions through the feed-forward net; empty where none follows that `through` could follow.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Layer(NamedTuple):
     kind_BQ: np.ndarray
     kind_BS: np.ndarray
     pairs: Pairs
-    through: list[Through]
 
     @property
     def title(self) -> str:
@@ -77,29 +75,50 @@ def read(params, found: dict, config) -> list[Layer]:
     Args:
       found: by layer a trace, which queries are real and names of each example's keys. config: the model's.
     """
-    around = blocks(params, {name: trace for name, (trace, *_) in found.items()}, config)
-    nets, read = feed_forwards(params, around), []
-    for name, block in around.items():
-        (trace, real_BQ, keys), own = found[name], own_sources(name)
+    layers = []
+    for name, block in blocks(params, {name: trace for name, (trace, *_) in found.items()}, config).items():
+        _, real_BQ, keys = found[name]
         queries = found[name.replace("cross", "self")][2]
-        norms = measure(block, own=own, epsilon=config.epsilon)
+        norms = measure(block, own=own_sources(name), epsilon=config.epsilon)
         seen_BS = ((np.asarray(block.weights_BHQS) > 0).any(1) & real_BQ[..., None]).any(1)
         kind_BQ, kind_BS = token_kinds.kinds(queries, real_BQ), token_kinds.kinds(keys, seen_BS)
         pairs = token_kinds.pairs(norms, real_BQ, kind_BS)
-        given = dict(activation=activation(config.activation), own=own, epsilon=config.epsilon)
-        follow = lambda example: through(block, example, nets[name], **given)  # noqa: B023 - called here
-        followed = [follow(example) for example in range(min(THROUGH, len(real_BQ)))] if name in nets else []
-        if followed and not _adds_up(followed, trace["layer_BQD"], real_BQ):
-            followed = []  # the net does more than its two matrices, as that of `row_transformer_authors` does
-        read.append(Layer(name, block, norms, real_BQ, queries, keys, kind_BQ, kind_BS, pairs, followed))
-    return read
+        layers.append(Layer(name, block, norms, real_BQ, queries, keys, kind_BQ, kind_BS, pairs))
+    return layers
 
 
-def _adds_up(followed: list[Through], layer_BQD, real_BQ: np.ndarray) -> bool:
-    tolerance = 0.05 if layer_BQD.dtype == "bfloat16" else 1e-3
-    rows = zip(followed, np.asarray(layer_BQD, np.float32), real_BQ, strict=False)
-    off = max(abs(of.total_QD - layer_QD)[real_Q].max(initial=0.0) for of, layer_QD, real_Q in rows)
-    return bool(off < tolerance * abs(layer_BQD).max())
+def follow(params, layers: list[Layer], config) -> dict[str, list[dict[str, np.ndarray]]]:
+    """By layer that a feed-forward net follows, for the first examples: maps (Q, S) of contributions, by how far they have come.
+
+    Of cross-attention the last column is the token itself. Nothing of a config whose nets are not plain.
+    """
+    nets = feed_forwards(params, {layer.name: layer.block for layer in layers}) if config.plain_feed_forward else {}
+    given = dict(activation=activation(config.activation), epsilon=config.epsilon)
+    followed = {}
+    for layer in layers:
+        if layer.name in nets:
+            own, net = own_sources(layer.name), nets[layer.name]
+            examples = [_short(layer, example) for example in range(min(THROUGH, len(layer.real_BQ)))]
+            found = [(through(block, 0, net, own=own, **given), *sizes) for block, *sizes in examples]
+            followed[layer.name] = [_maps(of, queries, [*range(keys)] + [-1] * (not own)) for of, queries, keys in found]
+    return followed
+
+
+def _short(layer: Layer, example: int) -> tuple[Block, int, int]:
+    """A block of one example, without most of what fills its row up, and the numbers of its queries and keys."""
+    queries, keys = int(layer.real_BQ[example].sum()), int((layer.kind_BS[example] != "").sum())
+    keys = queries if own_sources(layer.name) else keys
+    at_Q, at_S = (np.s_[example : example + 1, : -(-size // 8) * 8] for size in (queries, keys))  # few sizes are few programs
+    block = layer.block
+    rows = dict(before_BQD=block.before_BQD[at_Q], after_BQD=block.after_BQD[at_Q])
+    columns = dict(v_BSHV=block.v_BSHV[at_S], x_BSD=block.x_BSD[at_S])
+    return block._replace(weights_BHQS=block.weights_BHQS[at_Q[0], :, at_Q[1], at_S[1]], **rows, **columns), queries, keys
+
+
+def _maps(of: Through, queries: int, columns: list[int]) -> dict[str, np.ndarray]:
+    maps = {"after attention block": of.block_QS, "after the net": of.net_QS, "with its residual": of.residual_QS}
+    maps |= {} if of.normalised_QS is None else {"after its layer normalisation": of.normalised_QS}
+    return {name: np.asarray(map_QS)[:queries, columns] for name, map_QS in maps.items()}
 
 
 def variation(length: np.ndarray) -> float:
@@ -112,7 +131,7 @@ def numbers(layer: Layer) -> dict:
     block, found, real_BQ, real_BS = layer.block, layer.norms, layer.real_BQ, layer.kind_BS != ""
     lengths_BSH = np.asarray(found.lengths_BHS).swapaxes(1, 2)[real_BS]
     mean = lambda map_BHQS: [float(x) for x in np.asarray(map_BHQS).swapaxes(1, 2)[real_BQ].sum(-1).mean(0)]
-    said = {
+    return {
         "variation of x": variation(np.linalg.norm(np.asarray(block.x_BSD, np.float32), axis=-1)[real_BS]),
         "variation of f(x)": [variation(of_head) for of_head in lengths_BSH.T],
         "norm of f(x)": [float(x) for x in lengths_BSH.mean(0)],
@@ -122,26 +141,19 @@ def numbers(layer: Layer) -> dict:
         "received": token_kinds.received(found, real_BQ, layer.kind_BS),
         "mixing": token_kinds.mixing(found, real_BQ, layer.kind_BQ),
     }
-    return said | ({"rank correlation through the feed-forward net": _kept(layer)} if layer.through else {})
 
 
-def _kept(layer: Layer) -> dict[str, float]:
-    """How much the maps further on are like the one after the attention block: Spearman's, mean over examples."""
-    maps = [
-        {name: map_QS[real_Q] for name, map_QS in _maps(of).items()}
-        for of, real_Q in zip(layer.through, layer.real_BQ, strict=False)
-    ]
-    first, *further = maps[0]
-    # What a query may not see, it has nothing of anywhere.
-    rho = lambda of, name: token_kinds.spearman(of[first][of[first] > 0], of[name][of[first] > 0])
-    return {name: float(np.nanmean(np.array([rho(of, name) for of in maps], float))) for name in further}
+def kept(followed: list[dict[str, np.ndarray]]) -> dict[str, float | None]:
+    """How much maps further on are like the one after the attention block: Spearman's, mean over the examples that have one."""
+    first, *further = followed[0]
 
+    def one(maps, name):
+        seen_QS = maps[first] > 0  # what a query may not see, it has nothing of anywhere
+        few = np.s_[:: -(-seen_QS.sum() // token_kinds.MOST) or 1]
+        return token_kinds.spearman(maps[first][seen_QS][few], maps[name][seen_QS][few])
 
-def _maps(of: Through) -> dict[str, np.ndarray]:
-    """Of contributions through a feed-forward net, by where they are: norms (Q, S)."""
-    maps = {"after attention block": of.block_QS, "after the net": of.net_QS, "with its residual": of.residual_QS}
-    maps |= {} if of.normalised_QS is None else {"after its layer normalisation": of.normalised_QS}
-    return {name: np.asarray(map_QS) for name, map_QS in maps.items()}
+    rhos = {name: [rho for maps in followed if (rho := one(maps, name)) is not None] for name in further}
+    return {name: float(np.mean(of)) if of else None for name, of in rhos.items()}
 
 
 def example(found: Norms) -> dict[str, np.ndarray]:
@@ -158,63 +170,78 @@ def example(found: Norms) -> dict[str, np.ndarray]:
     return {name: np.asarray(map_QS) for name, map_QS in maps.items()}
 
 
-def frequencies(read: list[Layer], count: dict) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+def frequencies(layers: list[Layer], count: dict) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
     """By stack of layers, (B, S): ranks of the keys (`token_kinds.ranks`), and the mean over layers of `token_kinds.of_tokens`."""
     stacks = {}
-    for stack, of in itertools.groupby(sorted(read, key=lambda layer: layer.stack), key=lambda layer: layer.stack):
-        layers = list(of)
-        first, own = layers[0], own_sources(layers[0].name)
-        if first.side in count:
-            values = [token_kinds.of_tokens(layer.norms, layer.real_BQ, own=own) for layer in layers]
-            mean = {name: np.mean([of[name] for of in values], 0) for name in values[0]}
-            stacks[stack] = token_kinds.ranks(first.keys, first.kind_BS, count[first.side]), mean
-    return stacks
+    for layer in layers:
+        if layer.side in count:
+            stacks.setdefault(layer.stack, []).append(layer)
+    found = {}
+    for stack, (first, *others) in stacks.items():
+        values = [token_kinds.of_tokens(of.norms, of.real_BQ, own=own_sources(of.name)) for of in (first, *others)]
+        mean = {name: np.mean([of[name] for of in values], 0) for name in values[0]}
+        found[stack] = token_kinds.ranks(first.keys, first.kind_BS, count[first.side]), mean
+    return found
 
 
-def counts(task) -> dict[str, dict[str, int]]:
-    """By side, "encoder" and "decoder", how often each token stands in the training split; nothing of rows of a table."""
-    if not hasattr(task, "vocabulary"):
-        return {}
-    found = {"encoder": Counter(), "decoder": Counter()}
-    for batch in task.batches("train", seed=task.seed):  # an epoch, in whatever order
-        for side, tokens in zip(found, ("source", "target"), strict=True):  # of classification the second is labels: no layer asks
-            found[side].update(batch[tokens].ravel().tolist())  # padding, too, which is no key that has a rank
-    return {side: {task.vocabulary.pieces([token])[0]: n for token, n in of.items()} for side, of in found.items()}
+def counts(task, sides: set[str], tell) -> dict[str, dict[str, int]]:
+    """By side of a model, "encoder" or "decoder", how often each token stands in the training split; nothing of rows of a table.
+
+    Nor of a split that cannot be read any more, which is told: it takes this alone.
+    """
+    found = {}
+    try:
+        for side in sides if hasattr(task, "vocabulary") else ():
+            count_V = np.zeros(len(task.vocabulary), int)
+            for batch in task.batches("train", seed=task.seed):  # one epoch, in whatever order
+                count_V += np.bincount(batch[SIDES[side]].ravel(), minlength=len(count_V))
+            found[side] = {task.vocabulary.pieces([token])[0]: int(count_V[token]) for token in np.flatnonzero(count_V)}
+    except InputError as error:
+        tell(f"{error}; going on without frequencies")
+    return found
 
 
-def pictures(read: list[Layer], said: dict[str, dict], frequent: dict, folder: pathlib.Path) -> list[pathlib.Path]:
+def pictures(
+    layers: list[Layer], said: dict[str, dict], followed: dict, frequent: dict, folder: pathlib.Path
+) -> list[pathlib.Path]:
     """Maps of the first example for every layer, and the numbers of all layers: in a folder."""
     paths = []
-    for layer in read:
-        rows, columns = layer.queries[0][: min(SHOWN, int(layer.real_BQ[0].sum()))], layer.keys[0]
-        shown = {layer.name: (layer.title, example(layer.norms), columns)}
-        if layer.through:
-            columns = columns if own_sources(layer.name) else [*columns, "itself"]
-            shown[f"{layer.name}_feed_forward"] = f"{layer.title} and feed-forward net", _maps(layer.through[0]), columns
-        for name, (title, maps, columns) in shown.items():
-            at_S = np.r_[: min(SHOWN, len(layer.keys[0])), -1 : len(columns) - len(layer.keys[0]) - 1]
-            paths.append(folder / f"{name}.png")
-            cut = {what: map_QS[: len(rows), at_S] for what, map_QS in maps.items()}
-            figures.maps(paths[-1], cut, rows, [columns[at] for at in at_S], title=title)
-    path = lambda name: paths.append(folder / f"{name}.png") or paths[-1]
+    for layer in layers:
+        queries, keys = layer.queries[0][: min(SHOWN, int(layer.real_BQ[0].sum()))], layer.keys[0][:SHOWN]
+        paths.append(folder / f"{layer.name}.png")
+        shown = {name: map_QS[: len(queries), : len(keys)] for name, map_QS in example(layer.norms).items()}
+        figures.maps(paths[-1], shown, queries, keys, title=layer.title)
+        if layer.name in followed:
+            columns = [*range(len(keys))] + [-1] * (not own_sources(layer.name))
+            keys = keys if own_sources(layer.name) else [*keys, "itself"]
+            paths.append(folder / f"{layer.name}_feed_forward.png")
+            shown = {name: map_QS[: len(queries), columns] for name, map_QS in followed[layer.name][0].items()}
+            figures.maps(paths[-1], shown, queries, keys, title=f"{layer.title} and feed-forward net")
+    paths += [folder / f"{name}.png" for name in ("mixing", "weights_and_norms", "heads")]
     by_stack = sorted(said, key=lambda name: ("decoder" in name, "cross" in name))
-    figures.mixing(path("mixing"), {name: said[name]["mixing"] for name in by_stack})
-    figures.weights_and_norms(path("weights_and_norms"), {layer.name: layer.pairs.few(3000) for layer in read})
-    heads = max(len(of["norm given"]) for of in said.values())  # of which sides may have several numbers
-    filled = lambda row: row + [np.nan] * (heads - len(row))
+    figures.mixing(paths[-3], {name: said[name]["mixing"] for name in by_stack})
+    figures.weights_and_norms(paths[-2], {layer.name: layer.pairs.few(3000) for layer in layers})
+    most = max(len(of["norm given"]) for of in said.values())  # heads, of which sides may have several numbers
+    filled = lambda row: row + [np.nan] * (most - len(row))
     by_head = {what: np.array([filled(of[what]) for of in said.values()]) for what in BY_HEAD}
-    by_layer_and_head(path("heads"), by_head, title="by head, mean over tokens", layers=list(said))
+    by_layer_and_head(paths[-1], by_head, title="by head, mean over tokens", layers=list(said))
     if frequent:
-        figures.frequencies(path("frequency"), frequent)
+        paths.append(folder / "frequency.png")
+        figures.frequencies(paths[-1], frequent)
     return paths
 
 
-def report(params, found: dict, config, count: dict, folder: pathlib.Path) -> list[pathlib.Path]:
-    """All pictures and norms.json, in a folder. Arguments as of `read` and `frequencies`."""
-    layers = read(params, found, config)
+def report(params, layers: list[Layer], config, count: dict, folder: pathlib.Path) -> list[pathlib.Path]:
+    """All pictures and norms.json, in a folder, and mixing ratios printed.
+
+    Args:
+      config: the model's. count: as `counts` has it.
+    """
+    followed, frequent = follow(params, layers, config), frequencies(layers, count)
     said = {layer.name: numbers(layer) for layer in layers}
-    frequent = frequencies(layers, count)
-    paths = pictures(layers, said, frequent, folder)
+    for name, maps in followed.items():
+        said[name]["rank correlation through the feed-forward net"] = kept(maps)
+    paths = pictures(layers, said, followed, frequent, folder)
     ranked = {stack: token_kinds.by_frequency(*of) for stack, of in frequent.items()}
     write_json(folder / "norms.json", {"layers": said, "rank correlation with frequency rank": ranked})
     print(json.dumps({name: {what: round(share, 4) for what, share in of["mixing"]["all"].items()} for name, of in said.items()}))
@@ -224,9 +251,10 @@ def report(params, found: dict, config, count: dict, folder: pathlib.Path) -> li
 def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
     """Maps of an example and numbers of many, of every layer of a run: pictures and norms.json below its figures/norms."""
     loaded = runs.Loaded(workdir, tell)
-    found = heads.layers(loaded.task, loaded.params, loaded.model_state, loaded.place)
-    folder = loaded.workdir / "figures" / "norms"
-    return report(loaded.params, found, loaded.task.model.config, counts(loaded.task), folder)
+    config = loaded.task.model.config
+    layers = read(loaded.params, heads.layers(loaded.task, loaded.params, loaded.model_state, loaded.place), config)
+    count = counts(loaded.task, {layer.side for layer in layers}, tell)
+    return report(loaded.params, layers, config, count, loaded.workdir / "figures" / "norms")
 
 
 def draw_pretrained(model: str, text: str | None, output: str | None, target: str | None = None) -> list[pathlib.Path]:
@@ -234,10 +262,9 @@ def draw_pretrained(model: str, text: str | None, output: str | None, target: st
     for flag, value in (("--text", text), ("--output", output)):
         if not value:
             raise InputError(f"--model is given without {flag}; expected --model=FOLDER --text=FILE --output=DIR")
-    if pathlib.Path(output).is_file():
-        raise InputError(f"--output is {output}, a file; expected a folder, which is made where there is none")
+    folder = output_folder(output)
     traced = pretrained.trace(model, text, target)
-    return report(traced.params, traced.layers, traced.config, traced.counts, pathlib.Path(output))
+    return report(traced.params, read(traced.params, traced.layers, traced.config), traced.config, traced.counts, folder)
 
 
 def main(workdir, model, text, output, target) -> list[pathlib.Path]:
@@ -255,7 +282,9 @@ def main(workdir, model, text, output, target) -> list[pathlib.Path]:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "The folder of a training run.")
     flags.DEFINE_string("model", None, "A pre-trained model: a folder as Hugging Face's save_pretrained writes it.")
-    flags.DEFINE_string("text", None, "With --model: a file of lines, of which the first 64 are read.")
+    flags.DEFINE_string(
+        "text", None, "With --model: a file of lines; the first 64 are traced, and all are counted, to know rare tokens."
+    )
     flags.DEFINE_string("output", None, "With --model: the folder for pictures and norms.json.")
     flags.DEFINE_string("target", None, "With --model, of Marian: a file of translations; by default it makes them.")
     start(main, "workdir", "model", "text", "output", "target")

@@ -1,10 +1,8 @@
 """Traces of pre-trained models on lines of text, as those of our own runs: what an analysis of attention layers takes."""
 
-import functools
 import itertools
 import pathlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +14,6 @@ from attention_variants.errors import InputError
 from attention_variants.models import decoding, layers, pretrained
 
 MOST = 64  # lines that are read: as many examples as of a run
-BATCH = 16  # sentence pairs that are asked for at once
-SIDES = ("source", "target")
 
 
 class Traced(NamedTuple):
@@ -50,7 +46,7 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
     model, params, kind = pretrained.load(folder)
     config = model.config
     lines, tokenizer = _lines(text), pretrained_text.load(folder)
-    source = _encode(tokenizer, lines[:MOST], model, text)
+    source = encode(tokenizer, lines[:MOST], model, text)
     source_BS = pretrained_text.batch(source, config.pad)
     real, keys = {"encoder": source_BS != config.pad}, {"encoder": [row.pieces for row in source]}
     if model.inputs == 1:
@@ -62,7 +58,7 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
         given = (source_BS, before_BT)
         real["decoder"], keys["decoder"] = np.arange(before_BT.shape[1]) < [[len(row)] for row in before], before
     found = {}
-    for name, of in _traces(model)(params, *given).items():
+    for name, of in traces(model)(params, *given).items():
         side = name.split("_")[0]
         found[name] = of, real[side], keys["encoder" if "cross" in name else side]
     counts = {side: Counter(itertools.chain(*rows)) for side, rows in keys.items()}
@@ -70,52 +66,21 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
     return Traced(found, params, config, kind, counts)
 
 
-def translator(folder: str | pathlib.Path) -> tuple[dict, Any, Callable, Callable]:
-    """A model of Marian, to be asked for the alignments of sentence pairs: what `alignment.Translator` is made of.
-
-    Raises:
-      InputError: as `trace`; another architecture; of its answers, words that its tokenizer does not take for words.
-    """
-    model, params, kind = pretrained.load(folder)
-    if model.inputs == 1:
-        raise InputError(f"{folder} holds a {kind}, which translates nothing; expected a model of Marian")
-    tokenizers, traces = [pretrained_text.load(folder, side) for side in SIDES], _traces(model)
-
-    @functools.cache
-    def encoded(side: int, texts: tuple[str, ...]) -> list[pretrained_text.Tokens]:
-        rows = _encode(tokenizers[side], list(texts), model, f"the {SIDES[side]} text")
-        for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
-            if len(row.words) != len(words := text.split()):
-                has = f"line {number} of the {SIDES[side]} text is {len(words)} words by its white space"
-                raise InputError(f"{has}, and the tokenizer of {folder} sees {len(row.words)}; expected a text that it reads alike")
-        return rows
-
-    def owners(side: int, texts: list[str], characters: bool) -> list[np.ndarray]:
-        if characters:
-            raise ValueError("links of characters; expected links of words")
-        return [row.word_S[row.word_S >= 0] for row in encoded(side, tuple(texts))]
-
-    def forced(texts):
-        source, target = (encoded(side, tuple(of)) for side, of in enumerate(texts))
-        order = sorted(range(len(source)), key=lambda n: (len(source[n].ids), len(target[n].ids)))
-        for rows in np.array_split(order, -(-len(order) // BATCH)):
-            before = [[model.config.begin, *target[n].ids[:-1]] for n in rows]
-            given = [_filled(of, model.config) for of in ([source[n].ids for n in rows], before)]
-            yield rows, traces(params, *given)
-
-    return params, model.config, owners, forced
-
-
-def _filled(rows, config) -> np.ndarray:
-    """(B, S) int32, S a multiple of eight, so that few programs are compiled."""
-    longest = min(-(-max(map(len, rows)) // 8) * 8, config.longest)
-    return np.array([[*row, *[config.pad] * (longest - len(row))] for row in rows], np.int32)
-
-
-def _traces(model):
+def traces(model):
     """The compiled function from parameters and tokens to the traces of attention layers."""
     traced = lambda params, *given: model.apply({"params": params}, *given, mutable=["trace"])[1]["trace"]
     return jax.jit(lambda params, *given: layers.traces(traced(params, *given)))
+
+
+def encode(tokenizer, lines: list[str], model, name) -> list[pretrained_text.Tokens]:
+    """The tokens of lines; InputError for an id that the model does not have."""
+    rows = pretrained_text.encode(tokenizer, lines, model.config.longest, str(name))
+    for number, row in enumerate(rows, start=1):
+        if row.ids.max() >= model.vocabulary:
+            piece = row.pieces[int(row.ids.argmax())]
+            has = f"{name}, line {number}, has {piece!r}, of which the tokenizer says {row.ids.max()}"
+            raise InputError(f"{has}, and the model has {model.vocabulary} tokens; expected the tokenizer it was trained with")
+    return rows
 
 
 def _before(folder, model, params, source_BS, target, lines: int) -> tuple[np.ndarray, list[list[str]]]:
@@ -125,7 +90,7 @@ def _before(folder, model, params, source_BS, target, lines: int) -> tuple[np.nd
         given = _lines(target)
         if len(given) != lines:
             raise InputError(f"{target} has {len(given)} lines and the text {lines}; expected a translation of every line")
-        rows = _encode(tokenizer, given[:MOST], model, target)
+        rows = encode(tokenizer, given[:MOST], model, target)
         ids, pieces = [row.ids for row in rows], [row.pieces for row in rows]
     else:
         length = min(config.longest, 2 * source_BS.shape[1] + 10)
@@ -137,17 +102,6 @@ def _before(folder, model, params, source_BS, target, lines: int) -> tuple[np.nd
     for out_T, row in zip(before_BT, ids, strict=True):
         out_T[: len(row)] = [config.begin, *row[:-1]]
     return before_BT, before
-
-
-def _encode(tokenizer, lines: list[str], model, name) -> list[pretrained_text.Tokens]:
-    """The tokens of lines; InputError for an id that the model does not have."""
-    rows = pretrained_text.encode(tokenizer, lines, model.config.longest, str(name))
-    for number, row in enumerate(rows, start=1):
-        if row.ids.max() >= model.vocabulary:
-            piece = row.pieces[int(row.ids.argmax())]
-            has = f"{name}, line {number}, has {piece!r}, of which the tokenizer says {row.ids.max()}"
-            raise InputError(f"{has}, and the model has {model.vocabulary} tokens; expected the tokenizer it was trained with")
-    return rows
 
 
 def _lines(path) -> list[str]:

@@ -3,7 +3,6 @@
 The first questions of Kobayashi et al. 2020, "Attention is not only a weight" (section 4), and of their mixing ratios (2021).
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from scipy import stats
 
 from attention_variants.analysis.blocks import MIXING, Norms
 
+WORDS = ("other", "punctuation")  # kinds of tokens that a text has, and not the model
 FEWEST = 3  # pairs that a rank correlation is of
 MOST = 200_000  # pairs that a rank correlation is of, drawn evenly: more change no digit that is shown
 
@@ -90,12 +90,13 @@ def of_tokens(found: Norms, real_BQ: np.ndarray, *, own: bool) -> dict[str, np.n
 
 
 def ranks(keys: Sequence[Sequence[str]], kind_BS: np.ndarray, count: Mapping[str, int]) -> np.ndarray:
-    """(B, S): ranks, 1 of the most frequent token, the last of what is not counted; 0 of special tokens and of padding."""
-    rank_of = {token: rank for rank, (token, _) in enumerate(Counter(count).most_common(), start=1)}
-    rank_BS = np.zeros(kind_BS.shape, int)
+    """(B, S): ranks of words and punctuation by frequency, 1 the most frequent; equal ones share theirs; 0 of other tokens."""
+    counted = {token: n for token, n in count.items() if kind_of(token) in WORDS}
+    rank_of = dict(zip(counted, stats.rankdata([-n for n in counted.values()]).tolist(), strict=True))
+    rank_BS = np.zeros(kind_BS.shape)
     for rank_S, kind_S, row in zip(rank_BS, kind_BS, keys, strict=True):
         for at, token in enumerate(row[: len(rank_S)]):
-            if kind_S[at] in ("other", "punctuation"):
+            if kind_S[at] in WORDS:
                 rank_S[at] = rank_of.get(token, len(rank_of) + 1)
     return rank_BS
 

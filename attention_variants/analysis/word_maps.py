@@ -31,12 +31,6 @@ def to_words(map_TS: np.ndarray, source_S, target_T, setting: str) -> np.ndarray
     return (of_target_TW / of_target_TW.sum(0)).T @ (map_TS[..., STEPS[setting], :] @ of_source_SW)
 
 
-def links_of(map_TS: np.ndarray, source_S, target_T, setting: str) -> Links:
-    """One link for each target word, with the source word that it has most of; none where END has most. Arguments as `to_words`."""
-    words_TS = to_words(map_TS, source_S, target_T, setting)
-    return to_links(words_TS.argmax(-1), words_TS.shape[-1] - 1)
-
-
 def to_links(best_T: np.ndarray, end: int) -> Links:
     """The links of target words with the source words of these numbers, of which `end` is none."""
     return {(s, t) for t, s in enumerate(best_T.tolist()) if s != end}

@@ -27,9 +27,10 @@ def by_layer_and_head(
     """
     rows, heads = map(max, zip(*(values.shape for values in found.values()), strict=True))
     names = [plain(str(name).replace("_", " ")) for name in layers or range(rows)]
+    low, high = scale or (None, None)
     figure, axes = panels(len(found), 1.4 + 0.07 * max(map(len, names)) + 0.5 * heads, 1.2 + 0.35 * rows)
     for panel, (name, values_LH) in zip(axes, found.items(), strict=False):
-        image = panel.imshow(values_LH, cmap="viridis", aspect="auto", **dict(zip(("vmin", "vmax"), scale or (), strict=False)))
+        image = panel.imshow(values_LH, cmap="viridis", aspect="auto", vmin=low, vmax=high)
         for (layer, head), value in np.ndenumerate(values_LH):
             if np.isfinite(value):
                 bright = image.norm(value) > 0.6

@@ -119,14 +119,12 @@ class EncoderLayer(nn.Module):
 def traces(traced: dict) -> dict[str, dict]:
     """By attention layer, "decoder_0_cross_attention" say, its entry in the collection "trace", of a model of these layers.
 
-    Beside what attention has sown there are `before_BQD` and `after_BQD`, what goes into the block around it and what comes out,
-    and `layer_BQD`, what comes out of the whole layer.
+    Beside what attention has sown there are `before_BQD` and `after_BQD`, what goes into the block around it and what comes out.
     """
     found = {}
     for layer, sown in traced.items():
-        last = {"layer_BQD": sown["feed_forward_residual"]["after_BQD"]} if "feed_forward_residual" in sown else {}
         attentions = {name: of for name, of in sown.items() if name.endswith("attention")}
-        found |= {f"{layer}_{name}": of | sown.get(f"{name}_residual", {}) | last for name, of in attentions.items()}
+        found |= {f"{layer}_{name}": of | sown.get(f"{name}_residual", {}) for name, of in attentions.items()}
     return found
 
 

@@ -5,7 +5,7 @@ Linear layers begin uniform within ± 1/√inputs, kernels and biases alike.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,8 @@ from attention_variants.ops.masks import Mask
 @dataclasses.dataclass(frozen=True)
 class Config(row_transformer.Config):
     """As the row Transformer's."""
+
+    plain_feed_forward: ClassVar[bool] = False
 
 
 class Layer(EncoderLayer):

@@ -38,10 +38,12 @@ class Config:
     learned buckets, shared by the layers), "alibi". `remat`: each layer is computed again in the backward pass, to save memory.
 
     What is fixed here is a field of pre-trained models' configs: `activation` of the feed-forward nets, `epsilon` of the norms, and
-    ids of the tokens that fill up rows, begin a target and end it.
+    ids of the tokens that fill up rows, begin a target and end it. `plain_feed_forward`: these nets are two layers with the
+    activation between them, and no more.
     """
 
     activation: ClassVar[str] = "relu"
+    plain_feed_forward: ClassVar[bool] = True
     epsilon: ClassVar[float] = 1e-5
     pad: ClassVar[int] = PAD
     begin: ClassVar[int] = BEGIN

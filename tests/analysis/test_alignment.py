@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from attention_variants.analysis import alignment, blocks, word_maps
+from attention_variants.analysis import alignment, blocks, translators, word_maps
 from attention_variants.data import links
 from attention_variants.data.links import Gold
 from attention_variants.data.subwords import Subwords
 from attention_variants.errors import InputError
 from attention_variants.train import loop, runs
 from configs import classification
+from tests.cases.word_maps import links_of
 
 
 def test_a_run_of_dates(trained, capsys):
@@ -22,7 +23,7 @@ def test_a_run_of_dates(trained, capsys):
     gold, characters = alignment.known(loaded, None, None, 1, False)
     assert characters
     few = type(gold)(*(side[:7] for side in gold))
-    found = alignment.align(alignment.Translator.of_run(loaded), few, characters=True)
+    found = alignment.align(translators.of_run(loaded, characters=True), few, "")
     texts = source.read(data, "test")
     alone = {(kind, setting): [] for kind in ("weights", "norms") for setting in word_maps.STEPS}
     for n in range(7):
@@ -38,7 +39,7 @@ def test_a_run_of_dates(trained, capsys):
             if kind in ("weights", "norms"):
                 cut = map_BKTS[at, :, : len(owners[1]) + 1, : len(owners[0]) + 1]
                 for setting in word_maps.STEPS:
-                    alone[kind, setting].append([word_maps.links_of(map_TS, *owners, setting) for map_TS in cut])
+                    alone[kind, setting].append([links_of(map_TS, *owners, setting) for map_TS in cut])
     for (kind, setting), of_pairs in alone.items():
         expected = [links.count(list(of_map), few) for of_map in zip(*of_pairs, strict=True)]
         assert found.counts(kind, setting) == [expected]
@@ -53,9 +54,11 @@ def test_the_layer_is_chosen_by_norms(trained):
     """The mean of weights is the same in all layers: their rows sum to 1."""
     loaded = runs.Loaded(trained[0], print)
     gold, _ = alignment.known(loaded, None, None, 1, False)
-    found = alignment.align(alignment.Translator.of_run(loaded), type(gold)(*(side[:3] for side in gold)), characters=True)
+    few = type(gold)(*(side[:3] for side in gold))
+    found = alignment.align(translators.of_run(loaded, characters=True), few, "")
     assert "weights" not in found.sizes
-    assert found.chosen("norms") == 0
+    sizes = np.array([[0.1, 9.0], [0.9, 0.0], [0.3, 5.0]])  # of heads it does not matter
+    assert found._replace(sizes={"norms": sizes}).chosen("norms") == 1
 
 
 def found_of(gold, seed: int) -> alignment.Found:
@@ -77,7 +80,8 @@ def test_both_directions_are_made_one():
         for setting, rates in settings.items():
             one = forward.links(kind, setting, forward.chosen("norms"))
             other = [{(s, t) for t, s in of} for of in backward.links(kind, setting, backward.chosen("norms"))]
-            for rule, make in (("union", set.union), ("intersection", set.intersection)):
+            rules = links.SYMMETRISED | {"union": set.union, "intersection": set.intersection}
+            for rule, make in rules.items():
                 both = [make(*map(set, pair)) for pair in zip(one, other, strict=True)]
                 assert rates[rule] == links.count(both, gold).error_rate
     again = alignment.both(backward, forward)
@@ -91,10 +95,22 @@ def test_both_directions_are_made_one():
 def test_the_other_run_translates_the_other_way(trained, monkeypatch):
     with pytest.raises(InputError, match="nobody translates these data back; expected --workdir alone"):
         alignment.draw(trained[0], back=trained[0])
-    of = lambda source, target: SimpleNamespace(task=SimpleNamespace(data=SimpleNamespace(source=source, target=target)))
-    monkeypatch.setattr(alignment.runs, "Loaded", lambda workdir, tell: of("en", "de"))
-    with pytest.raises(InputError, match="--back=x translates en to de; expected fr to en, the other way"):
-        alignment.other_way(of("en", "fr"), "x", print)
+    of = lambda workdir, *names: SimpleNamespace(
+        workdir=workdir, task=SimpleNamespace(data=SimpleNamespace(**dict(zip(("source", "target"), names, strict=False))))
+    )
+    monkeypatch.setattr(alignment.translators, "of_run", lambda loaded: "asked")
+    for there, here, message in (
+        (of("x", "en", "de"), of("y", "en", "fr"), "--back=x translates en to de; expected fr to en, the other way"),
+        (of("y"), of("y"), "--back=x is --workdir itself; expected a run that translates the other way"),
+        (of("x", "fr", "en"), of("y", "en", "fr"), None),
+        (of("x"), of("y", "en", "fr"), None),  # of one's own text nobody knows the language
+    ):
+        monkeypatch.setattr(alignment.runs, "Loaded", lambda workdir, tell, there=there: there)
+        if message is None:
+            assert alignment._back(here, "x", print) == "asked"
+        else:
+            with pytest.raises(InputError, match=message):
+                alignment._back(here, "x", print)
 
 
 def test_characters_want_tokens_as_short(trained):
@@ -102,7 +118,7 @@ def test_characters_want_tokens_as_short(trained):
     gold, _ = alignment.known(loaded, None, None, 1, False)
     loaded.task.vocabulary = Subwords.train(map("".join, gold.source), 100)
     with pytest.raises(InputError, match=r"are of characters, and this run's tokens are longer; expected task\.subwords=0"):
-        alignment.align(alignment.Translator.of_run(loaded), gold, characters=True)
+        alignment.align(translators.of_run(loaded, characters=True), gold, "")
 
 
 def test_what_is_not_to_be_had(trained, tmp_path):
@@ -112,11 +128,14 @@ def test_what_is_not_to_be_had(trained, tmp_path):
     for given, message in (
         ((None,) * 5, "found neither of --workdir and --model"),
         (("a", "b", None, None, None), "found both of --workdir and --model"),
-        (("a", None, None, None, "c"), "--output belongs to --model"),
-        ((None, "b", "c", "d", None), "--model wants --links=FILE, --text=FILE and --output=DIR, and no --back"),
+        (("a", None, None, None, "c"), "--output=c belongs to --model; expected --workdir alone"),
+        ((None, "b", "c", "d", None), "--model is given without --output; expected --model=FOLDER --links=FILE"),
+        ((None, "b", None, "d", "e"), "--model is given without --links"),
     ):
         with pytest.raises(InputError, match=message):
             alignment.main(*given, base=1, reverse=False, back=None)
+    with pytest.raises(InputError, match="--back=x belongs to --workdir; expected --model without it"):
+        alignment.main(None, "b", "c", "d", "e", base=1, reverse=False, back="x")
     config = classification.get_config("tiny")
     config.run.duration = "2 steps"
     loop.train(config, tmp_path / "run", quiet=True)

@@ -49,24 +49,48 @@ def test_every_task_has_norms(make, tmp_path, capsys):
         assert sum(of["weight"] for of in numbers["received"].values()) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_what_is_followed_through_feed_forward_nets_is_what_the_layer_has_made(trained, tmp_path):
-    """And a net that ends in another ReLU, which `through` knows nothing of, is left out."""
-    loaded = runs.Loaded(trained[0], print)
+def read(workdir):
+    """(parameters, layers, config) of a run."""
+    loaded = runs.Loaded(workdir, print)
     found = heads.layers(loaded.task, loaded.params, loaded.model_state, loaded.place)
-    for layer in norms.read(loaded.params, found, loaded.task.model.config):
-        assert len(layer.through) == (0 if layer.name == "decoder_0_self_attention" else norms.THROUGH)
-        for of, layer_QD, real_Q in zip(layer.through, found[layer.name][0]["layer_BQD"], layer.real_BQ, strict=False):
-            np.testing.assert_allclose(of.total_QD[real_Q], layer_QD[real_Q], rtol=1e-4, atol=1e-4)
-        if layer.through:
-            kept = norms.numbers(layer)["rank correlation through the feed-forward net"]
-            assert list(kept) == ["after the net", "with its residual", "after its layer normalisation"]
-            assert all(-1 <= rho <= 1 for rho in kept.values())
+    return loaded.params, norms.read(loaded.params, found, loaded.task.model.config), loaded.task.model.config
+
+
+def test_examples_are_followed_through_feed_forward_nets(trained):
+    """As `blocks.through` has them, without what fills rows up; of what stands in front it is the layer's own maps."""
+    params, layers, config = read(trained[0])
+    followed = norms.follow(params, layers, config)
+    assert set(followed) == {"encoder_0_self_attention", "decoder_0_cross_attention"}
+    for layer in layers:
+        for example, maps in enumerate(followed.get(layer.name, ())):
+            queries, keys = layer.real_BQ[example].sum(), (layer.kind_BS[example] != "").sum()
+            assert list(maps) == ["after attention block", "after the net", "with its residual", "after its layer normalisation"]
+            first = maps["after attention block"]
+            assert all(map_QS.shape == first.shape == (queries, keys + ("cross" in layer.name)) for map_QS in maps.values())
+            expected = layer.norms.normalised_BQS[example][:queries, :keys]
+            np.testing.assert_allclose(first[:, :keys], expected, rtol=1e-4, atol=1e-5)
+            if "cross" in layer.name:
+                np.testing.assert_allclose(first[:, -1], layer.norms.normalised_own_BQ[example][:queries], rtol=1e-4, atol=1e-5)
+    same = [dict.fromkeys(("a", "b"), maps["after attention block"]) for maps in followed["encoder_0_self_attention"]]
+    assert norms.kept(same) == {"b": pytest.approx(1.0)}
+
+
+def test_a_net_with_another_relu_is_not_followed(tmp_path):
     config = regression.get_config("variant=rbf,model=row_transformer_authors,tiny")
     config.run.duration = "2 steps"
     loop.train(config, tmp_path / "run", quiet=True)
-    loaded = runs.Loaded(tmp_path / "run", print)
-    found = heads.layers(loaded.task, loaded.params, loaded.model_state, loaded.place)
-    assert [layer.through for layer in norms.read(loaded.params, found, loaded.task.model.config)] == [[]]
+    assert norms.follow(*read(tmp_path / "run")) == {}
+
+
+def test_frequencies_are_means_over_layers(trained):
+    _, layers, _ = read(trained[0])
+    (layer,) = (layer for layer in layers if layer.name.startswith("encoder"))
+    other = layer._replace(norms=layer.norms._replace(lengths_BHS=3 * layer.norms.lengths_BHS))
+    found = norms.frequencies([layer, other], {"encoder": {"1": 5}})
+    assert found.keys() == {"encoder self attention"}
+    np.testing.assert_allclose(
+        found["encoder self attention"][1]["norm"], 2 * np.asarray(layer.norms.lengths_BHS).mean(1), rtol=1e-6
+    )
 
 
 def test_tokens_are_counted_where_training_has_them(trained):
@@ -74,8 +98,18 @@ def test_tokens_are_counted_where_training_has_them(trained):
     pairs, pieces = loaded.task.source.read(loaded.task.data, "train"), loaded.task.vocabulary.pieces
     for side, texts in zip(("encoder", "decoder"), pairs[:2], strict=True):
         expected = Counter(piece for row in loaded.task.vocabulary.encode(texts) for piece in pieces(row))
-        found = norms.counts(loaded.task)[side]
+        found = norms.counts(loaded.task, {"encoder", "decoder"}, print)[side]
         assert {token: n for token, n in found.items() if token != pieces([PAD])[0]} == expected
+
+
+def test_data_that_are_gone_are_no_reason_to_say_nothing(trained, monkeypatch):
+    def gone(*args, **kwargs):
+        raise InputError("no such file")
+
+    loaded, told = runs.Loaded(trained[0], print), []
+    monkeypatch.setattr(loaded.task, "batches", gone)
+    assert norms.counts(loaded.task, {"encoder"}, told.append) == {}
+    assert told == ["no such file; going on without frequencies"]
 
 
 def test_a_smoother_carries_its_targets_alone(tmp_path):
@@ -113,7 +147,7 @@ def test_flags_that_do_not_go_together(given, message):
 
 def test_the_output_is_a_folder(tmp_path):
     (tmp_path / "text.txt").write_text("a man\n")
-    with pytest.raises(InputError, match=r"--output is .*text\.txt, a file; expected a folder"):
+    with pytest.raises(InputError, match=r"--output is .*text\.txt, where no folder can be: .*; expected a folder"):
         norms.draw_pretrained(str(GOLDEN / "bert_random"), str(tmp_path / "text.txt"), str(tmp_path / "text.txt"))
 
 

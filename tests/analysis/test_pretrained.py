@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from attention_variants.analysis import alignment, blocks, pretrained, word_maps
+from attention_variants.analysis import alignment, blocks, pretrained, translators, word_maps
 from attention_variants.errors import InputError
 from tests.cases.pretrained import BERT, MARIAN, with_sentencepiece
+from tests.cases.word_maps import links_of
 
 LINES = ["the cat isn't here", "two young men are outside near many bushes", "a girl goes to the old school"] * 5
 SOURCE = ["the cat isn't here", "two young men near bushes", "a girl"] * 7  # more pairs than are asked for at once
@@ -45,7 +46,7 @@ def test_marian_is_fed_with_given_translations_or_with_its_own(marian, text):
 def test_alignments_are_those_of_each_pair_alone(marian, text):
     """Pairs are asked for in another order, in batches, and filled up."""
     gold = alignment.gold_alignments.read(text / "links", text / "both")
-    found = alignment.align(alignment.Translator(*pretrained.translator(marian)), gold)
+    found = alignment.align(translators.of_marian(marian), gold)
     for n in range(3):
         for name, lines in (("one", SOURCE), ("its", TARGET)):
             (text / name).write_text(f"{lines[n]}\n")
@@ -63,7 +64,7 @@ def test_alignments_are_those_of_each_pair_alone(marian, text):
             for layer, block in enumerate(read):
                 for head, map_TS in enumerate(alignment.maps(block, alone.config.epsilon)[kind][0]):
                     for setting in word_maps.STEPS:
-                        expected = word_maps.links_of(map_TS, *owners, setting)
+                        expected = links_of(map_TS, *owners, setting)
                         for m in (n, n + 3, n + 18):
                             assert found.links(kind, setting, layer, head)[m] == expected
 
@@ -74,15 +75,29 @@ def test_a_command_for_marian(marian, text, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["pairs"] == len(SOURCE)
 
 
+def test_all_lines_are_counted(tmp_path):
+    """And the first are traced."""
+    (tmp_path / "text").write_text("the dog\n" * pretrained.MOST + "a man\n" * 3)
+    traced = pretrained.trace(BERT, tmp_path / "text")
+    assert len(traced.layers["encoder_0_self_attention"][1]) == pretrained.MOST
+    assert (traced.counts["encoder"]["the"], traced.counts["encoder"]["man"]) == (pretrained.MOST, 3)
+
+
+@pytest.mark.parametrize("output", ["both", "both/out"])
+def test_the_output_is_a_folder(marian, text, output):
+    with pytest.raises(InputError, match=r"--output is .*, where no folder can be: .*; expected a folder"):
+        alignment.main(None, marian, text / "links", text / "both", text / output, base=1, reverse=False, back=None)
+
+
 def test_words_are_what_white_space_separates(marian, text):
     """The tokenizer takes a space without width for one."""
     (text / "both").write_text("the\u200bcat ||| tac\n")
     (text / "links").write_text("1-1\n")
     gold = alignment.gold_alignments.read(text / "links", text / "both")
     with pytest.raises(InputError, match=r"line 1 of the source text is 1 words by its white space, and the tokenizer .* sees 2"):
-        alignment.align(alignment.Translator(*pretrained.translator(marian)), gold)
+        alignment.align(translators.of_marian(marian), gold)
 
 
 def test_an_encoder_aligns_nothing():
     with pytest.raises(InputError, match="holds a bert, which translates nothing; expected a model of Marian"):
-        pretrained.translator(BERT)
+        translators.of_marian(BERT)

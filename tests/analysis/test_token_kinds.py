@@ -92,6 +92,15 @@ def test_ranks_are_of_words_and_punctuation():
     keys = [["[CLS]", "the", "dog", ".", "unseen"], ["the"]]
     kinds = token_kinds.kinds(keys, np.arange(5) < np.array([[5], [1]]))
     rank_BS = token_kinds.ranks(keys, kinds, {"dog": 3, "the": 9, ".": 7, "[CLS]": 1})
-    assert rank_BS.tolist() == [[0, 1, 3, 2, 5], [1, 0, 0, 0, 0]]
+    assert rank_BS.tolist() == [[0, 1, 3, 2, 4], [1, 0, 0, 0, 0]]
     found = token_kinds.by_frequency(rank_BS, {"weight": -rank_BS.astype(float), "norm": np.ones((2, 5))})
     assert found == {"weight": pytest.approx(-1.0), "norm": None}
+
+
+def test_what_is_as_frequent_has_the_same_rank():
+    """Else a text in which every word stands once would have ranks by place."""
+    keys = [["once", "again", "the", "never"]]
+    kinds, count = np.full((1, 4), "other"), {"the": 5, "again": 2, "once": 2}
+    assert token_kinds.ranks(keys, kinds, count).tolist() == [[2.5, 2.5, 1.0, 4.0]]
+    rank_BS = token_kinds.ranks(keys, kinds, dict.fromkeys(keys[0], 1))
+    assert token_kinds.by_frequency(rank_BS, {"norm": np.arange(4.0)[None]}) == {"norm": None}

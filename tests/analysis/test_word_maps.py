@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from attention_variants.analysis import word_maps
+from tests.cases.word_maps import links_of
 
 SOURCE_S, TARGET_T = [0, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6], [0, 0, 1, 2, 2, 2, 3]  # 7 words of 11 pieces, 4 of 7
 HEADS = 3
@@ -42,7 +43,7 @@ def test_links_are_those_of_a_slow_loop(setting):
     sizes = set()
     for seed in range(17):
         for map_TS in drawn(seed):
-            found = word_maps.links_of(map_TS, SOURCE_S, TARGET_T, setting)
+            found = links_of(map_TS, SOURCE_S, TARGET_T, setting)
             assert found == slow(map_TS, SOURCE_S, TARGET_T, setting)
             sizes.add(len(found))
     assert len(sizes) > 1
@@ -52,11 +53,11 @@ def test_a_target_word_has_one_link_or_where_end_has_most_none():
     map_TS = drawn(0)[0]
     map_TS[:, -1] = 0
     for setting in word_maps.STEPS:
-        found = word_maps.links_of(map_TS, SOURCE_S, TARGET_T, setting)
+        found = links_of(map_TS, SOURCE_S, TARGET_T, setting)
         assert sorted(t for _, t in found) == [0, 1, 2, 3]
         moved = map_TS.copy()
         moved[[2, 3], -1] = 99.0  # the only piece of the second target word: row 2 predicts it, row 3 is fed with it
-        assert word_maps.links_of(moved, SOURCE_S, TARGET_T, setting) == {
+        assert links_of(moved, SOURCE_S, TARGET_T, setting) == {
             (s, t) for s, t in found if t not in {"AWO": (1, 2), "AWI": (0, 1)}[setting]
         }
 
@@ -67,8 +68,8 @@ def test_the_settings_are_the_same_map_a_step_apart():
     looks = np.zeros((size + 1, size + 1))
     looks[np.arange(size), [3, 1, 4, 0, 2]] = 1.0
     right = {(3, 0), (1, 1), (4, 2), (0, 3), (2, 4)}
-    assert word_maps.links_of(looks, range(size), range(size), "AWO") == right
-    assert word_maps.links_of(np.roll(looks, 1, 0), range(size), range(size), "AWI") == right
+    assert links_of(looks, range(size), range(size), "AWO") == right
+    assert links_of(np.roll(looks, 1, 0), range(size), range(size), "AWI") == right
 
 
 @pytest.mark.parametrize("setting", ["AWO", "AWI"])
@@ -91,7 +92,7 @@ def test_rows_that_sum_to_one_still_do():
 def test_links_do_not_depend_on_the_scale(factor):
     """Norms do not sum to one."""
     map_TS = drawn(3)[0]
-    found, scaled = (word_maps.links_of(of, SOURCE_S, TARGET_T, "AWO") for of in (map_TS, factor * map_TS))
+    found, scaled = (links_of(of, SOURCE_S, TARGET_T, "AWO") for of in (map_TS, factor * map_TS))
     assert found == scaled
 
 
@@ -107,4 +108,4 @@ def test_links_do_not_depend_on_the_scale(factor):
 )
 def test_maps_and_words_that_do_not_fit_are_value_errors(source_S, target_T, message):
     with pytest.raises(ValueError, match=message):
-        word_maps.links_of(drawn(0)[0], source_S, target_T, "AWO")
+        links_of(drawn(0)[0], source_S, target_T, "AWO")

@@ -36,6 +36,15 @@ def test_every_number_is_written_and_none_where_there_is_none(tmp_path, monkeypa
     assert found == {(0, 0): "12.3", (1, 0): "5", (0, 1): "0.5", (1, 1): "99", (2, 1): "1"}
 
 
+def test_panels_have_the_colours_of_one_scale_where_it_is_given(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(alignment, "write", lambda figure, path, title: written.append(figure.axes))
+    found = {"weights": np.array([[12.0, 50.0]]), "norms": np.array([[3.0, 4.0]])}
+    for scale, expected in (((1.0, 100.0), [(1.0, 100.0)] * 2), (None, [(12.0, 50.0), (3.0, 4.0)])):
+        alignment.by_layer_and_head(tmp_path / "x.png", found, title="t", scale=scale)
+        assert [panel.images[0].get_clim() for panel in written.pop() if panel.images] == expected
+
+
 def test_the_map_of_a_sentence(tmp_path):
     alignment.sentence(tmp_path / "new" / "map.png", MAPS, SOURCE, TARGET, SURE, POSSIBLE, title="t")
     assert min(size(tmp_path / "new" / "map.png")) > 100
