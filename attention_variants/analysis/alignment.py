@@ -11,7 +11,8 @@ the links of both are also made one.
     python -m attention_variants.analysis.alignment --workdir=runs/en-fr --back=runs/fr-en      # and links of both made one
     python -m attention_variants.analysis.alignment --model=FOLDER --links=FILE --text=FILE --output=DIR        # Marian
 
-Numbers in alignment.json, pictures beside it: below the run's figures/alignment, or in --output.
+Numbers in alignment.json, pictures beside it: below the run's figures/alignment (of links of your own, named after their file), or
+in --output.
 """
 
 import json
@@ -135,6 +136,8 @@ def known(loaded: runs.Loaded, links_file: str | None, text: str | None, base: i
         raise InputError("--links and --text belong together; expected both, or neither for data whose links are known")
     if links_file:
         return gold_alignments.read(links_file, text, base=base, reverse=reverse), False
+    if base != 1 or reverse:
+        raise InputError("--base and --reverse belong to --links; expected neither for data whose links are known")
     source, data = loaded.task.source, loaded.task.data
     if hasattr(source, "gold"):
         return source.gold(source.read(data, "test")), True
@@ -158,15 +161,16 @@ def _back(loaded: runs.Loaded, back, tell) -> Translator:
 
 
 def draw(workdir, links_file=None, text=None, base=1, reverse=False, back=None, tell=print) -> list[pathlib.Path]:
-    """Error rates by layer and head, maps of the first pair, and all numbers, below a run's figures/alignment."""
+    """Error rates by layer and head, maps of the first pair, and all numbers, below a run's figures."""
     loaded = runs.Loaded(workdir, tell)
     translators.of_run(loaded)  # a run of another task has no data of which links are known, either
     gold, characters = known(loaded, links_file, text, base, reverse)
+    folder = loaded.workdir / "figures" / (f"alignment_{pathlib.Path(links_file).stem}" if links_file else "alignment")
     if back and characters:
         raise InputError(f"--back={back} is given, and nobody translates these data back; expected --workdir alone")
     backward = _back(loaded, back, tell) if back else None
     found = align(translators.of_run(loaded, characters=characters), gold, "" if characters else " ")
-    return report(found, align(backward, links.other_way(gold)) if backward else None, loaded.workdir / "figures" / "alignment")
+    return report(found, align(backward, links.other_way(gold)) if backward else None, folder)
 
 
 def report(found: Found, backward: Found | None, folder: pathlib.Path) -> list[pathlib.Path]:

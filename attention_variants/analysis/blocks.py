@@ -88,7 +88,9 @@ def blocks(params, layers: dict, config) -> dict[str, Block]:
     """
     for name, trace in layers.items():
         if "before_BQD" not in trace:
-            raise InputError(f"{name} has no residual connection around it; expected a Transformer's attention")
+            raise InputError(
+                f"the attention layer {name!r} has no residual connection around it; expected a model that is a Transformer"
+            )
     found = {}
     for name in in_order(layers):
         trace = layers[name]

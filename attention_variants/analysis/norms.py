@@ -156,15 +156,20 @@ def kept(followed: list[dict[str, np.ndarray]]) -> dict[str, float | None]:
     return {name: float(np.mean(of)) if of else None for name, of in rhos.items()}
 
 
-def example(found: Norms) -> dict[str, np.ndarray]:
-    """Of the first example, side by side: weights, norms of what keys carry, and of both together."""
+def example(layer: Layer) -> dict[str, np.ndarray]:
+    """Of the first example, side by side: weights, norms of what keys carry, and of both together.
+
+    Of cross-attention a residual connection comes from none of the keys, so nothing is shown with it.
+    """
+    found = layer.norms
     weights_QS, length_S = np.asarray(found.weights_BHQS[0]).mean(0), np.asarray(found.lengths_BHS[0]).mean(0)
     maps = {
         "weight, mean": weights_QS,
         "norm of f(x), mean": np.broadcast_to(length_S, weights_QS.shape),
         "weight × norm, heads summed": found.summed_BQS[0],
-        "with residual": found.residual_BQS[0],
     }
+    if own_sources(layer.name):
+        maps["with residual"] = found.residual_BQS[0]
     if found.normalised_BQS is not None:
         maps["after layer normalisation"] = found.normalised_BQS[0]
     return {name: np.asarray(map_QS) for name, map_QS in maps.items()}
@@ -209,7 +214,7 @@ def pictures(
     for layer in layers:
         queries, keys = layer.queries[0][: min(SHOWN, int(layer.real_BQ[0].sum()))], layer.keys[0][:SHOWN]
         paths.append(folder / f"{layer.name}.png")
-        shown = {name: map_QS[: len(queries), : len(keys)] for name, map_QS in example(layer.norms).items()}
+        shown = {name: map_QS[: len(queries), : len(keys)] for name, map_QS in example(layer).items()}
         figures.maps(paths[-1], shown, queries, keys, title=layer.title)
         if layer.name in followed:
             columns = [*range(len(keys))] + [-1] * (not own_sources(layer.name))

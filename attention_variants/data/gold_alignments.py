@@ -104,7 +104,7 @@ def _refuse(texts: list[str], line_L, ends_L2, length_L2, base: int, path) -> No
         return
     fits = lambda length_L2, base: bool(((ends_L2 >= base) & (ends_L2 - base < length_L2)).all())
     seems = {
-        f"it seems to count from {1 - base}": below_L.any() or (base == 0 and fits(length_L2, 1)),
+        f"it seems to count from {1 - base} (base={1 - base})": below_L.any() or (base == 0 and fits(length_L2, 1)),
         "it seems to be the other way round": fits(length_L2[:, ::-1], base),
         f"expected words from {base} up to the last": True,
     }

@@ -75,5 +75,7 @@ def sentence(
         panel.set_xticks(range(len(source)), list(map(plain, source)), rotation=90, fontsize=7)
         panel.set_yticks(range(len(target)), list(map(plain, target)), fontsize=7)
         panel.tick_params(length=0)
+        panel.set_xlabel("source", fontsize=8)
+        panel.set_ylabel("target", fontsize=8)
         panel.set_title(plain(name), fontsize=9)
-    write(figure, path, title)
+    write(figure, path, f"{title}; right links: framed if sure, dotted if possible")

@@ -1,5 +1,6 @@
 """Weights and norms: maps of a sentence, how much of a token comes from others, and weights against norms."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +23,9 @@ def maps(path: pathlib.Path, found: Mapping[str, np.ndarray], queries: Sequence[
         panel.set_yticks(range(len(queries)), list(map(plain, queries)), fontsize=7)
         panel.tick_params(length=0)
         panel.set_title(plain(name), fontsize=9)
-    figure.colorbar(image, ax=list(axes), shrink=0.8, label="share of the largest")
+        panel.set_xlabel("key", fontsize=8)
+        panel.set_ylabel("query", fontsize=8)
+    figure.colorbar(image, ax=list(axes), shrink=0.8, label="share of the panel's largest")
     write(figure, path, title)
 
 
@@ -30,17 +33,18 @@ def mixing(path: pathlib.Path, found: Mapping[str, Mapping[str, Mapping[str, flo
     """Writes a PNG with a panel for each kind of token, a line over layers for each way to reckon: the share that is from others.
 
     Args:
-      found: by layer, in the order of the model, and kind of token, shares from 0 to 1 by name.
+      found: by layer and kind of token, shares from 0 to 1 by name.
     """
     kinds = list(dict.fromkeys(kind for of in found.values() for kind in of))
     names = sorted({name for of in found.values() for shares in of.values() for name in shares})
     figure, axes = panels(len(kinds), 2.0 + 0.3 * len(found), 3.2)
+    lines = list(zip(names, COLOURS, itertools.cycle(("-", "--", ":", "-.")), strict=False))  # some lie upon each other
     for panel, kind in zip(axes, kinds, strict=False):
-        for name, colour in zip(names, COLOURS, strict=False):
+        for name, colour, style in lines:
             shares = [of.get(kind, {}).get(name, np.nan) for of in found.values()]
-            panel.plot(shares, marker="o", markersize=3, color=colour, label=name)
+            panel.plot(shares, marker="o", markersize=3, color=colour, linestyle=style, label=name)
         panel.set_xticks(range(len(found)), [plain(layer.replace("_", " ")) for layer in found], rotation=90, fontsize=7)
-        panel.set(ylim=(0.0, 1.0))
+        panel.set(xlim=(-0.5, len(found) - 0.5), ylim=(-0.05, 1.05))
         panel.set_title(plain(kind), fontsize=9)
     axes[0].set_ylabel("share of others", fontsize=8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7, frameon=False)

@@ -125,6 +125,8 @@ def test_what_is_not_to_be_had(trained, tmp_path):
     loaded = runs.Loaded(trained[0], print)
     with pytest.raises(InputError, match="--links and --text belong together"):
         alignment.known(loaded, "links", None, 1, False)
+    with pytest.raises(InputError, match="--base and --reverse belong to --links; expected neither"):
+        alignment.known(loaded, None, None, 0, False)
     for given, message in (
         ((None,) * 5, "found neither of --workdir and --model"),
         (("a", "b", None, None, None), "found both of --workdir and --model"),

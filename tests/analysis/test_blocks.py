@@ -106,5 +106,5 @@ def test_mixing_ratios_are_those_of_the_vectors(norm):
 
 
 def test_attention_without_a_block_around_it_is_refused():
-    with pytest.raises(InputError, match="smoother has no residual connection around it"):
+    with pytest.raises(InputError, match="'smoother' has no residual connection around it"):
         blocks.blocks({}, {"smoother": {}}, None)

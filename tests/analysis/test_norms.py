@@ -114,7 +114,10 @@ def test_data_that_are_gone_are_no_reason_to_say_nothing(trained, monkeypatch):
 
 def test_a_smoother_carries_its_targets_alone(tmp_path):
     loop.train(regression.get_config("tiny"), tmp_path / "run", quiet=True)
-    with pytest.raises(InputError, match="smoother has no residual connection around it; expected a Transformer's attention"):
+    with pytest.raises(
+        InputError,
+        match="the attention layer 'smoother' has no residual connection around it; expected a model that is a Transformer",
+    ):
         norms.draw(tmp_path / "run")
 
 

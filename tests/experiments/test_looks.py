@@ -18,6 +18,7 @@ def test_alignments(trained):
     for setting in ("AWI", "AWO"):
         for kind, short in aligned.SHORT.items():
             assert found[f"{short}_{setting}_0"] == pytest.approx(100 * of.counts(kind, setting)[0][0].error_rate)
+        assert found[f"gain_{setting}_0"] == found[f"weights_{setting}_0"] - found[f"norms_{setting}_0"]
         assert found[f"norms_{setting}_chosen"] == found[f"norms_{setting}_0"], "there is one layer"
 
 
