@@ -1,5 +1,6 @@
 """Looks at what was trained: finished workdirs in, numbers and pictures out. Training knows nothing of it."""
 
+import os
 import pathlib
 
 from absl import flags
@@ -9,13 +10,25 @@ from attention_variants.train import program
 from attention_variants.train.cli import prepare
 
 
-def folder(path: str | pathlib.Path) -> pathlib.Path:
-    """The folder of --output, made where there is none. Raises InputError where it cannot be."""
-    try:
-        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output is {path}, where no folder can be: {error.strerror}; expected a folder") from None
-    return pathlib.Path(path)
+def run_or_model(workdir: str | None, model: str | None, expected: str, **flags: str | None) -> None:
+    """Refuses what is not either a run or a pre-trained model with all that it takes.
+
+    Args:
+      expected: the flags of a model, as a person writes them. flags: the values of those that it cannot do without.
+
+    Raises:
+      InputError: both, neither, a flag that is missing, or an --output that is no folder; nothing is written.
+    """
+    if bool(workdir) == bool(model):
+        raise InputError(f"found {'both' if model else 'neither'} of --workdir and --model; expected --workdir=RUN, or {expected}")
+    for name, value in flags.items() if model else ():
+        if not value:
+            raise InputError(f"--model is given without --{name}; expected {expected}")
+    if model and flags.get("output"):
+        output = pathlib.Path(flags["output"]).absolute()
+        there = next(path for path in (output, *output.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError(f"--output is {output}, and {there} is no folder that can be written to; expected one, or a new one")
 
 
 def start(draw, *names: str) -> None:

@@ -22,8 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from attention_variants.analysis import blocks, start, translators
-from attention_variants.analysis import folder as output_folder
+from attention_variants.analysis import blocks, run_or_model, start, translators
 from attention_variants.analysis.translators import Translator
 from attention_variants.analysis.word_maps import STEPS, to_links, to_words
 from attention_variants.data import gold_alignments, links
@@ -210,28 +209,18 @@ def report(found: Found, backward: Found | None, folder: pathlib.Path) -> list[p
     return [*paths, folder / "alignment.json"]
 
 
-def draw_pretrained(model, links_file, text, output, base: int, reverse: bool) -> list[pathlib.Path]:
-    """The same of Marian, into a folder."""
-    for flag, value in (("--links", links_file), ("--text", text), ("--output", output)):
-        if not value:
-            raise InputError(f"--model is given without {flag}; expected --model=FOLDER --links=FILE --text=FILE --output=DIR")
-    gold, folder = gold_alignments.read(links_file, text, base=base, reverse=reverse), output_folder(output)
-    return report(align(translators.of_marian(model), gold), None, folder)
-
-
 def main(workdir, model, links_file, text, output, base, reverse, back) -> list[pathlib.Path]:
-    """What the flags say."""
-    if bool(workdir) == bool(model):
-        which = "both" if model else "neither"
-        of_model = "--model=FOLDER --links=FILE --text=FILE --output=DIR"
-        raise InputError(f"found {which} of --workdir and --model; expected --workdir=RUN, or {of_model}")
+    """What the flags say: of a run, or of Marian, into a folder."""
+    expected = "--model=FOLDER --links=FILE --text=FILE --output=DIR"
+    run_or_model(workdir, model, expected, links=links_file, text=text, output=output)
     if workdir and output:
         raise InputError(f"--output={output} belongs to --model; expected --workdir alone, whose pictures lie in its own folder")
     if model and back:
         raise InputError(f"--back={back} belongs to --workdir; expected --model without it")
     if workdir:
         return draw(workdir, links_file, text, base, reverse, back)
-    return draw_pretrained(model, links_file, text, output, base, reverse)
+    gold = gold_alignments.read(links_file, text, base=base, reverse=reverse)
+    return report(align(translators.of_marian(model), gold), None, pathlib.Path(output))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from attention_variants.analysis import folder as output_folder
-from attention_variants.analysis import heads, pretrained, start, token_kinds
+from attention_variants.analysis import heads, pretrained, run_or_model, start, token_kinds
 from attention_variants.analysis.blocks import Block, Norms, Through, blocks, feed_forwards, measure, own_sources, through
 from attention_variants.analysis.token_kinds import Pairs
 from attention_variants.errors import InputError
@@ -98,7 +97,8 @@ def follow(params, layers: list[Layer], config) -> dict[str, list[dict[str, np.n
     for layer in layers:
         if layer.name in nets:
             own, net = own_sources(layer.name), nets[layer.name]
-            examples = [_short(layer, example) for example in range(min(THROUGH, len(layer.real_BQ)))]
+            filled = layer.real_BQ.any(1)  # a row that fills the batch up has no queries
+            examples = [_short(layer, example) for example in np.flatnonzero(filled)[:THROUGH].tolist()]
             found = [(through(block, 0, net, own=own, **given), *sizes) for block, *sizes in examples]
             followed[layer.name] = [_maps(of, queries, [*range(keys)] + [-1] * (not own)) for of, queries, keys in found]
     return followed
@@ -106,8 +106,9 @@ def follow(params, layers: list[Layer], config) -> dict[str, list[dict[str, np.n
 
 def _short(layer: Layer, example: int) -> tuple[Block, int, int]:
     """A block of one example, without most of what fills its row up, and the numbers of its queries and keys."""
-    queries, keys = int(layer.real_BQ[example].sum()), int((layer.kind_BS[example] != "").sum())
-    keys = queries if own_sources(layer.name) else keys
+    last = lambda there: int(np.flatnonzero(there).max(initial=-1)) + 1  # a key of which nobody takes anything may stand before it
+    queries = last(layer.real_BQ[example])
+    keys = queries if own_sources(layer.name) else max(last(layer.kind_BS[example] != ""), len(layer.keys[example]))
     at_Q, at_S = (np.s_[example : example + 1, : -(-size // 8) * 8] for size in (queries, keys))  # few sizes are few programs
     block = layer.block
     rows = dict(before_BQD=block.before_BQD[at_Q], after_BQD=block.after_BQD[at_Q])
@@ -262,23 +263,16 @@ def draw(workdir: pathlib.Path, tell=print) -> list[pathlib.Path]:
     return report(loaded.params, layers, config, count, loaded.workdir / "figures" / "norms")
 
 
-def draw_pretrained(model: str, text: str | None, output: str | None, target: str | None = None) -> list[pathlib.Path]:
+def draw_pretrained(model: str, text: str, output: str, target: str | None = None) -> list[pathlib.Path]:
     """The same of a pre-trained model's folder on the lines of a file, into a folder."""
-    for flag, value in (("--text", text), ("--output", output)):
-        if not value:
-            raise InputError(f"--model is given without {flag}; expected --model=FOLDER --text=FILE --output=DIR")
-    folder = output_folder(output)
     traced = pretrained.trace(model, text, target)
-    return report(traced.params, read(traced.params, traced.layers, traced.config), traced.config, traced.counts, folder)
+    layers = read(traced.params, traced.layers, traced.config)
+    return report(traced.params, layers, traced.config, traced.counts, pathlib.Path(output))
 
 
 def main(workdir, model, text, output, target) -> list[pathlib.Path]:
     """What the flags say."""
-    if bool(workdir) == bool(model):
-        which = "both" if model else "neither"
-        raise InputError(
-            f"found {which} of --workdir and --model; expected --workdir=RUN, or --model=FOLDER --text=FILE --output=DIR"
-        )
+    run_or_model(workdir, model, "--model=FOLDER --text=FILE --output=DIR", text=text, output=output)
     if workdir and (text or output or target):
         raise InputError("--text, --output and --target belong to --model; expected --workdir alone")
     return draw(workdir) if workdir else draw_pretrained(model, text, output, target)

@@ -47,7 +47,7 @@ def trace(folder: str | pathlib.Path, text: str | pathlib.Path, target: str | pa
     config = model.config
     lines, tokenizer = _lines(text), pretrained_text.load(folder)
     source = encode(tokenizer, lines[:MOST], model, text)
-    source_BS = pretrained_text.batch(source, config.pad)
+    source_BS = pretrained_text.batch([row.ids for row in source], config.pad)
     real, keys = {"encoder": source_BS != config.pad}, {"encoder": [row.pieces for row in source]}
     if model.inputs == 1:
         if target:
@@ -98,10 +98,7 @@ def _before(folder, model, params, source_BS, target, lines: int) -> tuple[np.nd
         ids = [row[: 1 + (row == config.end).argmax()] if (row == config.end).any() else row for row in out_BT]
         pieces = [tokenizer.pieces(row) for row in ids]
     before = [["<s>", *row[:-1]] for row in pieces]
-    before_BT = np.full((len(ids), max(map(len, ids))), config.pad, np.int32)
-    for out_T, row in zip(before_BT, ids, strict=True):
-        out_T[: len(row)] = [config.begin, *row[:-1]]
-    return before_BT, before
+    return pretrained_text.batch([[config.begin, *row[:-1]] for row in ids], config.pad), before
 
 
 def _lines(path) -> list[str]:

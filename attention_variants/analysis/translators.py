@@ -75,14 +75,10 @@ def of_marian(folder: str | pathlib.Path) -> Translator:
         source, target = (encode(side, of) for side, of in enumerate(texts))
         order = sorted(range(len(source)), key=lambda n: (len(source[n].ids), len(target[n].ids)))
         for rows in np.array_split(order, -(-len(order) // BATCH)):
-            before = [[model.config.begin, *target[n].ids[:-1]] for n in rows]
-            given = [_filled(of, model.config) for of in ([source[n].ids for n in rows], before)]
-            yield rows, traces(params, *given)
+            given = [source[n].ids for n in rows], [[model.config.begin, *target[n].ids[:-1]] for n in rows]
+            # Of few lengths, so that few programs are compiled.
+            lengths = [min(-(-max(map(len, of)) // 8) * 8, model.config.longest) for of in given]
+            filled = [pretrained_text.batch(of, model.config.pad, length) for of, length in zip(given, lengths, strict=True)]
+            yield rows, traces(params, *filled)
 
     return Translator(params, model.config, words, forced)
-
-
-def _filled(rows, config) -> np.ndarray:
-    """(B, S) int32, S a multiple of eight, so that few programs are compiled."""
-    longest = min(-(-max(map(len, rows)) // 8) * 8, config.longest)
-    return np.array([[*row, *[config.pad] * (longest - len(row))] for row in rows], np.int32)

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -120,11 +120,11 @@ def encode(tokenizer: Tokenizer | SentencePiece, lines: list[str], longest: int,
     return rows
 
 
-def batch(rows: list[Tokens], pad: int) -> np.ndarray:
-    """Their ids (B, S) int32, filled up with `pad`."""
-    out_BS = np.full((len(rows), max(len(row.ids) for row in rows)), pad, np.int32)
+def batch(rows: Sequence[Sequence[int]], pad: int, length: int = 0) -> np.ndarray:
+    """Rows of ids, (B, S) int32, filled up with `pad` to the longest of them, or to a length."""
+    out_BS = np.full((len(rows), max(length, *map(len, rows))), pad, np.int32)
     for out_S, row in zip(out_BS, rows, strict=True):
-        out_S[: len(row.ids)] = row.ids
+        out_S[: len(row)] = row
     return out_BS
 
 

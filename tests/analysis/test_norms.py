@@ -75,6 +75,19 @@ def test_examples_are_followed_through_feed_forward_nets(trained):
     assert norms.kept(same) == {"b": pytest.approx(1.0)}
 
 
+def test_rows_that_fill_up_are_not_followed_and_unseen_keys_are_kept(trained):
+    params, layers, config = read(trained[0])
+    (layer,) = (layer for layer in layers if "cross" in layer.name)
+    kind_BS, real_BQ = layer.kind_BS.copy(), layer.real_BQ.copy()
+    kind_BS[0, 1] = kind_BS[0, len(layer.keys[0]) - 1] = ""  # as if nobody took anything of these
+    real_BQ[1] = False
+    found = norms.follow(params, [layer._replace(kind_BS=kind_BS, real_BQ=real_BQ)], config)[layer.name]
+    expected = norms.follow(params, [layer], config)[layer.name]
+    for n, m in ((0, 0), (1, 2)):
+        for name, map_QS in expected[m].items():
+            np.testing.assert_array_equal(found[n][name], map_QS)
+
+
 def test_a_net_with_another_relu_is_not_followed(tmp_path):
     config = regression.get_config("variant=rbf,model=row_transformer_authors,tiny")
     config.run.duration = "2 steps"
@@ -150,8 +163,13 @@ def test_flags_that_do_not_go_together(given, message):
 
 def test_the_output_is_a_folder(tmp_path):
     (tmp_path / "text.txt").write_text("a man\n")
-    with pytest.raises(InputError, match=r"--output is .*text\.txt, where no folder can be: .*; expected a folder"):
-        norms.draw_pretrained(str(GOLDEN / "bert_random"), str(tmp_path / "text.txt"), str(tmp_path / "text.txt"))
+    text = str(tmp_path / "text.txt")
+    for output in (text, f"{text}/out"):
+        with pytest.raises(InputError, match=r"--output is .*text\.txt.*, and .*text\.txt is no folder that can be written to"):
+            norms.main(None, str(GOLDEN / "bert_random"), text, output, None)
+    with pytest.raises(InputError, match="no such folder"):
+        norms.main(None, str(tmp_path / "model"), text, str(tmp_path / "out"), None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bert_translates_nothing(tmp_path):

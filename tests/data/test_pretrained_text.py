@@ -105,10 +105,11 @@ def test_an_empty_line_has_no_words(marian, roberta):
 def test_rows_are_filled_up():
     tokenizer = pretrained_text.load(BERT)
     rows = pretrained_text.encode(tokenizer, LINES[:2], 40)
-    found_BS = pretrained_text.batch(rows, 599)
+    found_BS = pretrained_text.batch([row.ids for row in rows], 599)
     assert (found_BS.dtype, found_BS.shape) == (np.int32, (2, max(len(row.ids) for row in rows)))
     for found_S, row in zip(found_BS, rows, strict=True):
         assert found_S.tolist() == row.ids.tolist() + [599] * (len(found_S) - len(row.ids))
+    assert pretrained_text.batch([[1, 2], [3]], 9, 3).tolist() == [[1, 2, 9], [3, 9, 9]]
 
 
 def test_a_line_that_is_too_long_is_named():
